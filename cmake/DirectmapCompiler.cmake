@@ -1,0 +1,19 @@
+# How this project compiles its own code. Link `directmap_warnings` privately from every target of ours.
+
+add_library(directmap_warnings INTERFACE)
+target_compile_options(directmap_warnings INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Wshadow)
+if(DIRECTMAP_WERROR)
+  target_compile_options(directmap_warnings INTERFACE -Werror)
+endif()
+
+# A sanitizer must see every translation unit of a program, so it is a property of the build and not of a target.
+if(DIRECTMAP_SANITIZE)
+  add_compile_options(-fsanitize=${DIRECTMAP_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${DIRECTMAP_SANITIZE})
+endif()
+
+find_program(DIRECTMAP_CCACHE ccache)
+mark_as_advanced(DIRECTMAP_CCACHE)
+if(DIRECTMAP_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${DIRECTMAP_CCACHE}")
+endif()
