@@ -1,0 +1,78 @@
+// Errors as values: what went wrong and where. Nothing in the engine logs, throws or panics.
+#pragma once
+
+#include <cstdint>
+
+#include "directmap/units.hpp"
+
+namespace directmap {
+
+/// What a caller can act on. After any error the attributes of every page are as before the call (promise P4).
+enum class ErrorCode : std::uint8_t {
+    invalid_argument, ///< misaligned, empty, overflowing, unsorted or foreign range; `where` is the first offender
+    not_mapped,       ///< the range has a hole; `where` is its first page
+    busy,             ///< the gate has not decided yet, or reclaim must advance first: try again later
+    unsupported,      ///< never possible on this machine or for this leaf (resizing without tolerance, a static leaf)
+    no_tables,        ///< the table source ran out; `needed` tells how many tables the operation wants
+    would_block,      ///< an atomic caller needs more tables than are set aside; `needed` tells how many
+    incompatible,     ///< the range maps page tables that the change itself would have to reach
+};
+
+/// An error, with the physical address it is about.
+struct Error {
+    ErrorCode code{};
+    PhysAddr where;
+    std::uint32_t needed = 0;
+    /// One sentence for people; a literal, never null.
+    const char* reason = "";
+};
+
+/// The code's name as it is written in this header.
+[[nodiscard]] constexpr const char* name(ErrorCode code) {
+    switch (code) {
+    case ErrorCode::invalid_argument: return "invalid_argument";
+    case ErrorCode::not_mapped: return "not_mapped";
+    case ErrorCode::busy: return "busy";
+    case ErrorCode::unsupported: return "unsupported";
+    case ErrorCode::no_tables: return "no_tables";
+    case ErrorCode::would_block: return "would_block";
+    case ErrorCode::incompatible: return "incompatible";
+    }
+    return "unknown";
+}
+
+/// A value or an error. Looking at the absent one is a caller's bug; test first.
+template <class T>
+class [[nodiscard]] Result {
+public:
+    constexpr Result(T value) : value_{static_cast<T&&>(value)}, ok_{true} {}
+    constexpr Result(Error error) : error_{error} {}
+
+    [[nodiscard]] constexpr bool ok() const { return ok_; }
+    explicit constexpr operator bool() const { return ok_; }
+    [[nodiscard]] constexpr T& value() { return value_; }
+    [[nodiscard]] constexpr const T& value() const { return value_; }
+    [[nodiscard]] constexpr const Error& error() const { return error_; }
+
+private:
+    T value_{};
+    Error error_{};
+    bool ok_ = false;
+};
+
+template <>
+class [[nodiscard]] Result<void> {
+public:
+    constexpr Result() = default;
+    constexpr Result(Error error) : error_{error}, ok_{false} {}
+
+    [[nodiscard]] constexpr bool ok() const { return ok_; }
+    explicit constexpr operator bool() const { return ok_; }
+    [[nodiscard]] constexpr const Error& error() const { return error_; }
+
+private:
+    Error error_{};
+    bool ok_ = true;
+};
+
+} // namespace directmap
