@@ -1,0 +1,9 @@
+#include "commands.hpp"
+
+namespace directmap::tool {
+
+void register_commands(CLI::App& app, int& exit_code) {
+    register_plan(app, exit_code);
+}
+
+} // namespace directmap::tool
