@@ -1,0 +1,339 @@
+// Collapsing: pages → group → block → group of blocks → larger block, wherever addresses run and every attribute and
+// the validity agree. Each table is read once; a subtree that agrees as a whole becomes one leaf with one store.
+#pragma once
+
+#include <cstdint>
+
+#include "directmap/core.hpp"
+#include "directmap/protect.hpp"
+#include "directmap/reclaim.hpp"
+#include "directmap/split.hpp"
+
+namespace directmap {
+
+/// How far a collapse came.
+struct CollapseProgress {
+    bool finished = true; ///< the whole range has been looked at
+    PhysAddr next;        ///< otherwise: where to go on
+    std::uint64_t tables_read = 0;
+    std::uint64_t tables_freed = 0; ///< unlinked; they reach the table source after the grace period
+};
+
+namespace detail {
+
+/// The collapse of one region, with its lock held and nothing in it unflushed.
+template <Format F, Platform P>
+class RegionCollapse {
+public:
+    using G = typename F::geometry;
+    using CoreType = Core<F, P>;
+    using Table = typename P::Table;
+    static_assert(G::leaf_levels <= 3);
+
+    RegionCollapse(CoreType& core, typename CoreType::RegionState& region, PhysRange scope, std::uint64_t budget,
+                   CollapseProgress& progress)
+        : core_{core}, region_{region}, scope_{scope}, budget_{budget}, progress_{progress} {}
+
+    /// Returns what is left of the budget.
+    std::uint64_t run() {
+        const PhysAddr base = core_.entry_start(scope_.start, G::region_shift);
+        int level = G::root_level;
+        Table table = core_.platform.table(core_.root);
+        for (; level != G::first_leaf_level; ++level) { // down to the region's largest entries
+            const Descriptor d = core_.platform.load(table, G::index(level, core_.va_of(base)));
+            if (!F::is_table(level, d)) return budget_; // nothing is mapped here
+            table = core_.platform.table(F::table_address(d));
+        }
+        WriteSection<P> writable{core_.platform};
+        (void)read_entries(table, level, G::index(level, core_.va_of(base)), G::region_entries, base);
+        settle();
+        return budget_;
+    }
+
+private:
+    /// What a table amounts to.
+    struct Whole {
+        bool uniform = false;
+        Descriptor leaf; ///< if uniform: the leaf, one level up, that says the same
+        std::uint32_t leaves[6] = {};
+        std::uint32_t tables = 0;
+    };
+    static constexpr unsigned most_entries = G::leaf_levels > 2 ? G::table_entries : G::region_entries;
+
+    [[nodiscard]] bool in_scope(PhysAddr start, std::uint64_t size) const {
+        return start < scope_.end() && scope_.start < start + size;
+    }
+
+    /// Whether entries of `level` that continue `first` may become one leaf of the level above.
+    [[nodiscard]] bool may_rise(int level, Descriptor first) const {
+        return level > G::first_leaf_level && F::is_leaf(level, first) && !first.any_of(F::fixed_mask) &&
+               core_.aligned_for(G::shift(level - 1)) &&
+               core_.format.leaf_address(level, first).aligned(G::bytes(level - 1));
+    }
+
+    void stop_at(PhysAddr where) {
+        if (progress_.finished) progress_.next = where < scope_.start ? scope_.start : where;
+        progress_.finished = false;
+    }
+
+    /// Reads a last-level table. If it isn't uniform, closes what groups agree.
+    Whole read_pages(Table table, PhysAddr base) {
+        constexpr int level = G::last_level;
+        constexpr unsigned entries = G::table_entries, chunk = entries < 64 ? entries : 64;
+        P& platform = core_.platform;
+        ++progress_.tables_read;
+        if (budget_ != 0) --budget_;
+        const Descriptor first = platform.load(table, 0);
+        const Descriptor expected = first.without(F::contiguous_mask);
+        Whole whole;
+        whole.uniform = may_rise(level, first);
+        RunSummary differences;
+        for (unsigned i = 0; whole.uniform && i < entries; i += chunk) {
+            const RunSummary s = platform.summarize(table, i, chunk, expected.advanced(i * G::page_size), G::page_size);
+            whole.uniform = s.any.without(F::contiguous_mask).empty();
+            differences.any = differences.any | s.any;
+            differences.all = differences.all & s.all;
+        }
+        if (!whole.uniform) {
+            close_groups(table, level, 0, entries, base);
+            return whole;
+        }
+        whole.leaf = F::parent_of(level - 1, expected);
+        unsigned grouped = differences.all.any_of(F::contiguous_mask) ? entries : 0;
+        if (grouped == 0 && differences.any.any_of(F::contiguous_mask)) {
+            for (unsigned i = 0; i < entries; ++i) grouped += platform.load(table, i).any_of(F::contiguous_mask) ? 1u : 0u;
+        }
+        if (grouped != 0) whole.leaves[G::leaf_size_index(level, true)] = grouped >> G::group_shift(level);
+        whole.leaves[G::leaf_size_index(level, false)] = entries - grouped;
+        whole.tables = 1;
+        return whole;
+    }
+
+    Whole read_child(PhysAddr child, int level, PhysAddr base) {
+        const Table table = core_.platform.table(child);
+        if constexpr (G::leaf_levels > 2) {
+            if (level != G::last_level) return read_entries(table, level, 0, G::table_entries, base);
+        }
+        return read_pages(table, base);
+    }
+
+    /// Reads `count` entries above the last level. If they amount to one larger leaf, says so and stores nothing.
+    /// Otherwise replaces each child table that amounts to a leaf, and closes what groups agree.
+    Whole read_entries(Table table, int level, unsigned first, unsigned count, PhysAddr base) {
+        P& platform = core_.platform;
+        const std::uint64_t size = G::bytes(level);
+        const bool top = level == G::first_leaf_level;
+        std::uint64_t marks[(most_entries + 63) / 64] = {}; // children that amount to a leaf
+        Whole whole;
+        whole.uniform = !top;
+        Descriptor expected; // of entry 0
+        // In scope first: where a change has just been made the answer is usually no. Then the rest, if it matters.
+        for (unsigned pass = 0; pass < 2 && (pass == 0 || whole.uniform); ++pass) {
+            for (unsigned i = 0; i < count && (pass == 0 || whole.uniform); ++i) {
+                const PhysAddr start = base + i * size;
+                if (in_scope(start, size) != (pass == 0)) continue;
+                const Descriptor d = platform.load(table, first + i);
+                Descriptor value = d.without(F::contiguous_mask);
+                if (F::is_table(level, d)) {
+                    if (budget_ == 0) {
+                        if (pass == 0) stop_at(start);
+                        whole.uniform = false;
+                        break;
+                    }
+                    const Whole child = read_child(F::table_address(d), level + 1, start);
+                    if (child.uniform && top) {
+                        replace(table, level, first + i, start, child);
+                    } else if (child.uniform) {
+                        marks[i / 64] |= std::uint64_t{1} << (i % 64);
+                    }
+                    whole.uniform = whole.uniform && child.uniform;
+                    value = child.leaf;
+                    for (unsigned s = 0; s < G::leaf_sizes.count; ++s) whole.leaves[s] += child.leaves[s];
+                    whole.tables += child.tables;
+                } else if (!d.any_of(F::contiguous_mask)) {
+                    ++whole.leaves[G::leaf_size_index(level, false)];
+                } else if ((i & (G::group_entries(level) - 1)) == 0) {
+                    ++whole.leaves[G::leaf_size_index(level, true)];
+                }
+                if (!whole.uniform) continue;
+                const Descriptor zeroth = value.advanced(std::uint64_t{0} - i * size);
+                if (expected.empty()) {
+                    whole.uniform = F::is_leaf(level, value) && may_rise(level, zeroth);
+                    expected = zeroth;
+                } else {
+                    whole.uniform = zeroth == expected;
+                }
+            }
+        }
+        if (whole.uniform) {
+            whole.leaf = F::parent_of(level - 1, expected);
+            ++whole.tables;
+            return whole;
+        }
+        for (unsigned i = 0; i < count; ++i) {
+            if ((marks[i / 64] >> (i % 64) & 1) == 0) continue;
+            const PhysAddr child = F::table_address(platform.load(table, first + i));
+            if (in_scope(base + i * size, size)) replace(table, level, first + i, base + i * size, read_again(child));
+        }
+        if (unlinked_) publish(core_, region_); // a group bit must not cover an entry that still is a table somewhere
+        close_groups(table, level, first, count, base);
+        return {};
+    }
+
+    /// A last-level table that is known to be uniform.
+    Whole read_again(PhysAddr child) {
+        const Table table = core_.platform.table(child);
+        if (budget_ != ~std::uint64_t{0}) ++budget_; // it has been paid for
+        --progress_.tables_read;
+        return read_pages(table, PhysAddr{});
+    }
+
+    /// One store puts the leaf over the table, which is kept until flush and grace period are over.
+    void replace(Table table, int level, unsigned index, PhysAddr start, const Whole& child) {
+        const PhysAddr child_pa = F::table_address(core_.platform.load(table, index));
+        if (!retire(core_, child_pa, level + 1, &region_)) {
+            stop_at(start);
+            return;
+        }
+        core_.platform.store(table, index, child.leaf);
+        unlinked_ = true;
+        ++region_.counters.stores;
+        ++region_.counters.collapses;
+        region_.counters.tables_returned += child.tables;
+        progress_.tables_freed += child.tables;
+        for (unsigned s = 0; s < G::leaf_sizes.count; ++s) region_.leaves[s] -= child.leaves[s];
+        ++region_.leaves[G::leaf_size_index(level, false)];
+        stale_.add({core_.virt(start), G::bytes(level), G::page_shift, {InvalidationScope::any_level, false}});
+    }
+
+    void close_groups(Table table, int level, unsigned first, unsigned count, PhysAddr base) {
+        if (!core_.groups_allowed(level)) return;
+        const unsigned group = G::group_entries(level);
+        const std::uint64_t size = G::bytes(level);
+        for (unsigned i = 0; i + group <= count; i += group) {
+            const PhysAddr start = base + i * size;
+            if (!in_scope(start, G::group_bytes(level))) continue;
+            const Descriptor d = core_.platform.load(table, first + i);
+            if (!F::is_leaf(level, d) || d.any_of(F::fixed_mask | F::contiguous_mask)) continue;
+            if (!core_.format.leaf_address(level, d).aligned(G::group_bytes(level))) continue;
+            if (!core_.platform.summarize(table, first + i, group, d, size).any.empty()) continue;
+            core_.platform.update(table, first + i, group, {Descriptor{}, F::contiguous_mask});
+            region_.counters.stores += group;
+            ++region_.counters.groups_closed;
+            count_leaves<G>(region_, level, false, -static_cast<std::int64_t>(group));
+            count_leaves<G>(region_, level, true, group);
+            stale_.add({core_.virt(start), G::group_bytes(level), G::shift(level), {InvalidationScope::any_level, true}});
+        }
+    }
+
+    /// One flush for everything that was merged; only then may the tables be reclaimed.
+    void settle() {
+        if (stale_.empty()) return;
+        publish(core_, region_);
+        flush_now(core_, region_, stale_);
+        if (unlinked_) retired_flushed(core_, &region_);
+    }
+
+    CoreType& core_;
+    typename CoreType::RegionState& region_;
+    PhysRange scope_;
+    std::uint64_t budget_;
+    CollapseProgress& progress_;
+    bool unlinked_ = false;
+    StaleSet stale_;
+};
+
+/// Everything in the region that was changed without a flush is flushed, so that nothing stale is merged over.
+template <Format F, Platform P>
+void flush_region(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysAddr inside) {
+    using G = typename F::geometry;
+    StaleSet all;
+    all.add({core.virt(core.entry_start(inside, G::region_shift)), G::region_bytes, G::page_shift,
+             {InvalidationScope::any_level, true}});
+    publish(core, region);
+    flush_now(core, region, all);
+    region.deferred = false;
+}
+
+/// Collapses within one region; `scope` doesn't leave it. Returns what is left of `budget`.
+template <Format F, Platform P>
+std::uint64_t collapse_region(Core<F, P>& core, PhysRange scope, std::uint64_t budget, CollapseProgress& progress) {
+    auto& region = core.region_of(scope.start);
+    RegionGuard<F, P> guard{core, region};
+    if (!core.gate.may_merge() || region.preparing != 0) return budget;
+    if (region.unflushed != 0 || region.deferred) flush_region(core, region, scope.start);
+    return RegionCollapse<F, P>{core, region, scope, budget, progress}.run();
+}
+
+} // namespace detail
+
+/// Makes leaves as large as they can be wherever a larger one would overlap `range`, reading at most `budget` tables.
+/// Errors: busy / unsupported by the gate. With `finished` false the caller goes on at `next`.
+template <Format F, Platform P>
+[[nodiscard]] Result<CollapseProgress> collapse_range(Core<F, P>& core, PhysRange range, std::uint64_t budget) {
+    if (!core.gate.may_merge()) {
+        const bool undecided = core.gate.mode() == Gate::Mode::undecided;
+        return Error{undecided ? ErrorCode::busy : ErrorCode::unsupported, range.start, 0,
+                     undecided ? "the gate has not decided yet" : "a CPU on the map can't tolerate resizing"};
+    }
+    CollapseProgress progress;
+    progress.next = range.end();
+    for (PhysAddr pa = range.start; pa < range.end();) {
+        const PhysAddr end = core.region_end(pa, range.end());
+        if (budget == 0) {
+            progress.finished = false;
+            progress.next = pa;
+            break;
+        }
+        const std::uint64_t freed = progress.tables_freed;
+        budget = detail::collapse_region(core, {pa, end - pa}, budget, progress);
+        const bool reclaimed = reclaim(core) == 0;
+        if (!progress.finished) {
+            // Out of budget, or out of places for retired tables: the latter are free again unless a walker stalls.
+            if (budget == 0 || !reclaimed || progress.tables_freed == freed) break;
+            progress.finished = true;
+            pa = progress.next;
+            progress.next = range.end();
+            continue;
+        }
+        pa = end;
+    }
+    return progress;
+}
+
+/// Background collapse: continues through the regions that were touched since they were last looked at and have been
+/// quiet for long enough, reading at most `budget` tables.
+template <Format F, Platform P>
+CollapseProgress background_step(Core<F, P>& core, std::uint64_t budget) {
+    using G = typename F::geometry;
+    CollapseProgress total;
+    const std::uint64_t now = core.platform.now();
+    for (std::size_t looked = 0; looked < core.regions.size() && budget != 0; ++looked) {
+        const std::size_t index = core.background_region % core.regions.size();
+        auto& region = core.regions[index];
+        const bool touched = __atomic_load_n(&region.touched, __ATOMIC_RELAXED);
+        const bool quiet = now - __atomic_load_n(&region.last_change, __ATOMIC_RELAXED) >= core.quiet_time;
+        if (!touched || !quiet) {
+            core.background_region = index + 1;
+            continue;
+        }
+        const PhysAddr base{((core.first_region + index) << G::region_shift) - core.offset};
+        const PhysAddr start = base < core.span.start || base > core.span.end() ? core.span.start : base;
+        const PhysAddr end = core.region_end(start, core.span.end());
+        __atomic_store_n(&region.touched, false, __ATOMIC_RELAXED); // before reading: a change meanwhile sets it again
+        auto step = collapse_range(core, {start, end - start}, budget);
+        if (!step) return total;
+        total.tables_read += step.value().tables_read;
+        total.tables_freed += step.value().tables_freed;
+        budget -= step.value().tables_read < budget ? step.value().tables_read : budget;
+        if (!step.value().finished) {
+            __atomic_store_n(&region.touched, true, __ATOMIC_RELAXED);
+            total.finished = false;
+            return total;
+        }
+        core.background_region = index + 1;
+    }
+    return total;
+}
+
+} // namespace directmap

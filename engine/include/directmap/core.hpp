@@ -1,0 +1,159 @@
+// The state that every operation works on. Users see DirectMap (direct_map.hpp), not this.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+
+#include "directmap/attributes.hpp"
+#include "directmap/descriptor.hpp"
+#include "directmap/error.hpp"
+#include "directmap/flush.hpp"
+#include "directmap/gate.hpp"
+#include "directmap/geometry.hpp"
+#include "directmap/platform.hpp"
+#include "directmap/region.hpp"
+#include "directmap/reserve.hpp"
+#include "directmap/span.hpp"
+#include "directmap/units.hpp"
+
+namespace directmap {
+
+/// How descriptors are written. Everything architecture-specific that the operations need; arm64/format.hpp is the
+/// documented model of it.
+template <class F>
+concept Format = requires(const F f, int level, Descriptor d, PhysAddr pa, Attributes a, Change change) {
+    typename F::geometry;
+    { F::flush_owed_after_resize } -> std::convertible_to<bool>;
+    { F::progression_limit } -> std::convertible_to<std::uint64_t>;
+    { F::valid_mask } -> std::convertible_to<Descriptor>;
+    { F::present_mask } -> std::convertible_to<Descriptor>;
+    { F::contiguous_mask } -> std::convertible_to<Descriptor>;
+    { F::fixed_mask } -> std::convertible_to<Descriptor>;
+    { F::regroup_mask } -> std::convertible_to<Descriptor>;
+    { F::broken_mask } -> std::convertible_to<Descriptor>;
+    { F::software_mask } -> std::convertible_to<Descriptor>;
+    { F::break_mask } -> std::convertible_to<Descriptor>;
+    { f.leaf(level, pa, a) } -> std::same_as<Descriptor>;
+    { F::table(pa) } -> std::same_as<Descriptor>;
+    { F::is_table(level, d) } -> std::same_as<bool>;
+    { F::is_leaf(level, d) } -> std::same_as<bool>;
+    { F::table_address(d) } -> std::same_as<PhysAddr>;
+    { f.leaf_address(level, d) } -> std::same_as<PhysAddr>;
+    { f.attributes(d) } -> std::same_as<Attributes>;
+    { f.spell(level, change) } -> std::same_as<DescriptorChange>;
+    { f.expressible(change) } -> std::same_as<bool>;
+    { F::child_of(level, d) } -> std::same_as<Descriptor>;
+    { F::parent_of(level, d) } -> std::same_as<Descriptor>;
+};
+
+/// When leaves become large again.
+enum class CollapsePolicy : std::uint8_t {
+    never,       ///< not even on request
+    on_request,  ///< by `collapse` alone ("explicit")
+    on_restore,  ///< also right after a change, around the range that it changed
+    background,  ///< by `background_step`, called from a thread or an idle loop
+};
+
+/// A table (with everything below it) that is unlinked: first waiting for its flush, then for walkers that may still
+/// read it.
+struct RetiredTable {
+    PhysAddr pa;
+    int level = 0;              ///< of the table's descriptors
+    std::uint64_t stamp = 0;    ///< once flushed: when
+    const void* region = nullptr; ///< whose collapse has yet to flush it; null afterwards
+};
+
+template <Format F, Platform P>
+struct Core {
+    using G = typename F::geometry;
+    using Table = typename P::Table;
+    using Stock = TableStock<P, G::worst_tables>;
+    using TableReserve = Reserve<P, G::worst_tables>;
+    using RegionState = Region<typename P::Lock>;
+
+    static constexpr unsigned retired_capacity = 64;
+
+    P& platform;
+    F format{};
+    std::uint64_t offset = 0; ///< VA − PA
+    PhysAddr root{};
+    PhysRange span{};                  ///< from the first to the last byte of RAM, holes included
+    Span<RegionState> regions{};       ///< one for each region_bytes from `first_region` on
+    std::uint64_t first_region = 0;    ///< (VA of span.start) >> region_shift
+    unsigned flush_ceiling = 512;      ///< single-address invalidations before the whole map is invalidated
+    CollapsePolicy policy = CollapsePolicy::on_request;
+    std::uint64_t quiet_time = 0;      ///< background collapse leaves alone what changed more recently
+    Gate gate{};
+    Stock stock{};
+    typename P::Lock reclaim_lock{};
+    RetiredTable retired[retired_capacity]{};
+    unsigned retired_count = 0;
+    std::size_t background_region = 0; ///< where background collapse goes on
+
+    [[nodiscard]] std::uint64_t va_of(PhysAddr pa) const { return pa.value() + offset; }
+    [[nodiscard]] VirtAddr virt(PhysAddr pa) const { return VirtAddr{va_of(pa)}; }
+    [[nodiscard]] std::size_t region_index(PhysAddr pa) const {
+        return static_cast<std::size_t>((va_of(pa) >> G::region_shift) - first_region);
+    }
+    [[nodiscard]] RegionState& region_of(PhysAddr pa) { return regions[region_index(pa)]; }
+    /// The end of the region that holds `pa`, or `end` if that comes first.
+    [[nodiscard]] PhysAddr region_end(PhysAddr pa, PhysAddr end) const {
+        const PhysAddr next{align_down(va_of(pa), G::region_bytes) + G::region_bytes - offset};
+        return next - pa < end - pa ? next : end;
+    }
+    /// Leaves of this size are possible at all: both addresses share the size's alignment.
+    [[nodiscard]] bool aligned_for(unsigned shift) const {
+        return (offset & ((std::uint64_t{1} << shift) - 1)) == 0;
+    }
+    /// Where the leaf or entry of 2^shift bytes around `pa` starts, measured in virtual addresses.
+    [[nodiscard]] PhysAddr entry_start(PhysAddr pa, unsigned shift) const {
+        return PhysAddr{align_down(va_of(pa), std::uint64_t{1} << shift) - offset};
+    }
+    [[nodiscard]] bool groups_allowed(int level) const {
+        return G::has_groups(level) && aligned_for(G::shift(level) + G::group_shift(level)) && gate.contiguous_allowed();
+    }
+};
+
+/// Holds a region's lock for a scope.
+template <Format F, Platform P>
+class [[nodiscard]] RegionGuard {
+public:
+    RegionGuard(Core<F, P>& core, typename Core<F, P>::RegionState& region) : core_{core}, region_{region} {
+        core_.platform.acquire(region_.lock);
+    }
+    RegionGuard(const RegionGuard&) = delete;
+    RegionGuard& operator=(const RegionGuard&) = delete;
+    ~RegionGuard() { core_.platform.release(region_.lock); }
+
+private:
+    Core<F, P>& core_;
+    typename Core<F, P>::RegionState& region_;
+};
+
+/// Makes tables writable on this CPU for a scope (promise P9).
+template <Platform P>
+class [[nodiscard]] WriteSection {
+public:
+    explicit WriteSection(P& platform) : platform_{platform} { platform_.begin_table_writes(); }
+    WriteSection(const WriteSection&) = delete;
+    WriteSection& operator=(const WriteSection&) = delete;
+    ~WriteSection() { platform_.end_table_writes(); }
+
+private:
+    P& platform_;
+};
+
+/// A walk's read side (promise P7).
+template <Platform P>
+class [[nodiscard]] WalkerSection {
+public:
+    explicit WalkerSection(P& platform) : platform_{platform} { platform_.walker_enter(); }
+    WalkerSection(const WalkerSection&) = delete;
+    WalkerSection& operator=(const WalkerSection&) = delete;
+    ~WalkerSection() { platform_.walker_exit(); }
+
+private:
+    P& platform_;
+};
+
+} // namespace directmap

@@ -1,0 +1,318 @@
+// The face of the engine. A user reads this header; everything else it includes is how.
+//
+//     directmap::DirectMap<directmap::arm64::Format4K48, MyPlatform> map{platform, {.offset = 0xffff000000000000}, regions};
+//     map.build({ram, zones}, directmap::Mapping::largest);      // before anything translates through it
+//     install(map.root());                                       // TTBR1_EL1
+//     map.admit(boot_cpu_capabilities);                          // now leaves may be resized
+//     map.protect(page, directmap::Change{}.writable(false));    // splits what it must, flushed when it returns
+//     map.protect(page, directmap::Change{}.writable(true));
+//     map.collapse(page);                                        // and the large leaf is back
+#pragma once
+
+#include <cstdint>
+
+#include "directmap/build.hpp"
+#include "directmap/collapse.hpp"
+#include "directmap/core.hpp"
+#include "directmap/dump.hpp"
+#include "directmap/layout.hpp"
+#include "directmap/pages.hpp"
+#include "directmap/protect.hpp"
+#include "directmap/walk.hpp"
+
+namespace directmap {
+
+struct Config {
+    std::uint64_t offset = 0; ///< VA − PA, aligned to pages; the more it is aligned, the larger the leaves
+    CollapsePolicy policy = CollapsePolicy::on_request;
+    std::uint64_t quiet_time = 0;  ///< background collapse leaves alone what changed more recently (Platform::now units)
+    unsigned flush_ceiling = 512;  ///< single-address invalidations before the whole map is invalidated
+};
+
+/// Where an address leads.
+struct Translation {
+    PhysAddr pa;
+    Attributes attributes;
+    LeafSize leaf;
+};
+
+/// The map's account: what it consists of and what happened to it (promise P12).
+struct Statistics {
+    std::uint64_t leaves[6] = {}; ///< by leaf size, in the order of Geometry::leaf_sizes
+    std::uint64_t bytes = 0;      ///< the same as bytes
+    Counters counters;
+    unsigned set_aside = 0;           ///< tables in stock for atomic callers
+    unsigned set_aside_low_water = 0; ///< the fewest that there ever were
+    unsigned retired = 0;             ///< unlinked tables that wait for walkers
+};
+
+/// One map of all RAM at VA = PA + offset.
+///
+/// Ranges are physical, aligned to pages, and inside the RAM that was built; `virt` and `phys` convert. Every function
+/// may be called on any CPU at any time after `build`, unless it says otherwise; changes in different regions run in
+/// parallel. After an error, the attributes of every page are as before (promise P4).
+template <Format F, Platform P>
+class DirectMap {
+public:
+    using G = typename F::geometry;
+    using RegionState = Region<typename P::Lock>;
+
+    /// A flush that is still owed. Completes when it goes out of scope, if `complete` hasn't been called; merges
+    /// with others first, so that many changes cost one round.
+    class [[nodiscard]] DeferredFlush {
+    public:
+        DeferredFlush() = default;
+        DeferredFlush(DeferredFlush&& other) noexcept : map_{other.map_}, stale_{other.stale_} { other.map_ = nullptr; }
+        DeferredFlush& operator=(DeferredFlush&& other) noexcept {
+            if (this != &other) {
+                complete();
+                map_ = other.map_;
+                stale_ = other.stale_;
+                other.map_ = nullptr;
+            }
+            return *this;
+        }
+        ~DeferredFlush() { complete(); }
+
+        /// Takes over what `other` owes; both belong to one map.
+        void merge(DeferredFlush&& other) {
+            if (other.map_ == nullptr) return;
+            map_ = other.map_;
+            stale_.add(other.stale_);
+            other.map_ = nullptr;
+        }
+        /// Once this returns, no CPU uses what the changes replaced (promise P2).
+        void complete() {
+            if (map_ == nullptr) return;
+            map_->flush_deferred(stale_);
+            map_ = nullptr;
+            stale_.clear();
+        }
+
+    private:
+        friend class DirectMap;
+        DirectMap* map_ = nullptr;
+        StaleSet stale_;
+    };
+
+    /// `regions` is storage for one Region for each Geometry::region_bytes from the first to the last byte of RAM; it and
+    /// `platform` must outlive the map.
+    DirectMap(P& platform, const Config& config, Span<RegionState> regions, F format = {})
+        : core_{.platform = platform, .format = format} {
+        core_.offset = config.offset;
+        core_.policy = config.policy;
+        core_.quiet_time = config.quiet_time;
+        core_.flush_ceiling = config.flush_ceiling;
+        core_.regions = regions;
+    }
+    DirectMap(const DirectMap&) = delete;
+    DirectMap& operator=(const DirectMap&) = delete;
+
+    /// Builds the map, once, before anything translates through it. Tables come from the platform's source.
+    /// Errors: invalid_argument (the first offending range; or too few regions, and how many are needed), no_tables and
+    /// how many are needed. Nothing is kept after an error.
+    [[nodiscard]] Result<void> build(const Layout& layout, Mapping mapping) { return build_map(core_, layout, mapping); }
+
+    /// The root table, for the translation table base register.
+    [[nodiscard]] PhysAddr root() const { return core_.root; }
+    [[nodiscard]] VirtAddr virt(PhysAddr pa) const { return core_.virt(pa); }
+    [[nodiscard]] PhysAddr phys(VirtAddr va) const { return PhysAddr{va.value() - core_.offset}; }
+
+    /// Changes attributes of `range`, splitting leaves that straddle its ends and no others (P5). When it returns, every
+    /// CPU uses the new attributes (P2) and nothing outside of the range has changed or faulted (P3).
+    /// A change of memory type or sharing breaks before it makes: in between, accesses to the range fault.
+    /// Errors: invalid_argument, not_mapped, unsupported, busy, no_tables, would_block, incompatible (see ErrorCode).
+    [[nodiscard]] Result<void> protect(PhysRange range, Change change, ChangeOptions options = {}) {
+        if (auto r = check(range, change); !r) return r;
+        if (auto r = change_range(core_, range, change, options, nullptr); !r) return r;
+        if (core_.policy == CollapsePolicy::on_restore) heal(range);
+        return {};
+    }
+
+    /// The same, with the flush still owed: older attributes may be used until it is complete. What must break before
+    /// it makes is flushed at once all the same.
+    [[nodiscard]] Result<DeferredFlush> protect_deferred(PhysRange range, Change change, ChangeOptions options = {}) {
+        if (auto r = check(range, change); !r) return r.error();
+        DeferredFlush flush;
+        flush.map_ = this;
+        if (auto r = change_range(core_, range, change, options, &flush.stale_); !r) {
+            flush.map_ = nullptr;
+            return r.error();
+        }
+        return flush;
+    }
+
+    // The named forms.
+    [[nodiscard]] Result<void> set_read_only(PhysRange r, ChangeOptions o = {}) { return protect(r, Change{}.writable(false), o); }
+    [[nodiscard]] Result<void> set_writable(PhysRange r, ChangeOptions o = {}) { return protect(r, Change{}.writable(true), o); }
+    [[nodiscard]] Result<void> set_executable(PhysRange r, bool on, ChangeOptions o = {}) {
+        return protect(r, Change{}.executable(on), o);
+    }
+    /// Present-invalid: every access faults, the leaf keeps its address and attributes; the memory may be reused once
+    /// this has returned.
+    [[nodiscard]] Result<void> set_invalid(PhysRange r, ChangeOptions o = {}) { return protect(r, Change{}.valid(false), o); }
+    [[nodiscard]] Result<void> set_valid(PhysRange r, ChangeOptions o = {}) { return protect(r, Change{}.valid(true), o); }
+    [[nodiscard]] Result<void> set_key(PhysRange r, unsigned key, ChangeOptions o = {}) { return protect(r, Change{}.key(key), o); }
+    [[nodiscard]] Result<void> set_shared(PhysRange r, bool on, ChangeOptions o = {}) {
+        return protect(r, Change{}.shared(on), o);
+    }
+
+    /// Pins `range` to pages: later changes inside it never resize a leaf, need no table and may come from atomic context.
+    /// Collapse leaves it alone until `release`. May sleep. Linear in the range, one table for each large leaf in it.
+    [[nodiscard]] Result<void> prepare(PhysRange range, ChangeOptions options = {}) {
+        if (auto r = check(range, Change{}); !r) return r;
+        return prepare_range(core_, range, options);
+    }
+    /// Ends a `prepare`.
+    [[nodiscard]] Result<void> release(PhysRange range) {
+        if (auto r = check(range, Change{}); !r) return r;
+        if (auto r = release_range(core_, range); !r) return r;
+        if (core_.policy == CollapsePolicy::on_restore) heal(range);
+        return {};
+    }
+
+    /// Makes leaves as large as they can be wherever a larger one would overlap `range` (P10), reading at most `budget`
+    /// tables; if that wasn't enough, the result says where to go on. Unlinked tables come back to the source after the
+    /// grace period, by this or by `reclaim`. Errors: invalid_argument; busy and unsupported by the gate, or by policy.
+    [[nodiscard]] Result<CollapseProgress> collapse(PhysRange range, std::uint64_t budget = ~std::uint64_t{0}) {
+        if (auto r = check(range, Change{}); !r) return r.error();
+        if (core_.policy == CollapsePolicy::never) {
+            return Error{ErrorCode::unsupported, range.start, 0, "the policy is never to collapse"};
+        }
+        return collapse_range(core_, range, budget);
+    }
+    /// A step of background collapse, for a thread or an idle loop; looks only at regions that were touched since it
+    /// last did and have been quiet. Does nothing under other policies.
+    CollapseProgress background_step(std::uint64_t budget) {
+        if (core_.policy != CollapsePolicy::background || !core_.gate.may_merge()) return {};
+        return directmap::background_step(core_, budget);
+    }
+    /// Everything but static zones becomes pages. Live while the gate is open; otherwise under quiescence.
+    [[nodiscard]] Result<void> repaint(ChangeOptions options = {}) { return repaint_all(core_, options); }
+
+    /// Admits a CPU before its first translation through the map (P8); its MMU is off or uses another map. Called on a CPU
+    /// that is inside already (the boot CPU admits itself first). A CPU that doesn't tolerate resizing is admitted
+    /// once the map consists of pages and resizing is forbidden for good, or refused, as `policy` says.
+    /// Errors: unsupported (refused), no_tables (the repaint ran out: nobody was admitted, try again).
+    [[nodiscard]] Result<void> admit(CpuCapabilities cpu, AdmissionPolicy policy = AdmissionPolicy::repaint);
+    [[nodiscard]] Gate::Mode gate_mode() const { return core_.gate.mode(); }
+
+    /// Sets tables aside for atomic callers until the stock is full or holds `count`. May sleep. Errors: no_tables.
+    [[nodiscard]] Result<void> set_aside(unsigned count = Core<F, P>::Stock::capacity) {
+        while (core_.stock.count() < count) {
+            PhysAddr pa;
+            if (!core_.platform.take_table(pa, false)) {
+                return Error{ErrorCode::no_tables, PhysAddr{}, count - core_.stock.count(), "the table source is exhausted"};
+            }
+            if (!core_.stock.put(core_.platform, pa)) {
+                core_.platform.give_table(pa);
+                break;
+            }
+        }
+        core_.stock.reset_low_water();
+        return {};
+    }
+    /// Gives back tables whose grace period is over; returns how many still wait. Any context.
+    unsigned reclaim() { return directmap::reclaim(core_); }
+
+    /// Where `pa`'s alias in the map leads. Errors: invalid_argument, not_mapped. Takes no lock, any context.
+    [[nodiscard]] Result<Translation> translate(PhysAddr pa) {
+        if (!core_.span.contains(pa)) return foreign(pa);
+        const PhysAddr page{align_down(pa.value(), G::page_size)};
+        WalkerSection<P> walker{core_.platform};
+        const auto run = find_run(core_, page, page + G::page_size);
+        if (!F::is_leaf(run.level, run.value)) return Error{ErrorCode::not_mapped, pa, 0, "not mapped"};
+        const bool group = G::has_groups(run.level) && run.value.any_of(F::contiguous_mask);
+        const PhysAddr leaf = core_.format.leaf_address(run.level, run.value);
+        return Translation{leaf + (pa - run.start), core_.format.attributes(run.value),
+                           {run.level, group, G::shift(run.level) + (group ? G::group_shift(run.level) : 0)}};
+    }
+    /// Calls `visit(const Leaf&)` for every leaf and hole that overlaps `range`; see directmap::walk.
+    template <class Visit>
+    void walk(PhysRange range, Visit visit) { directmap::walk(core_, range, visit); }
+    [[nodiscard]] PhysRange span() const { return core_.span; }
+    /// Writes the map in the arm64 page-table dump format; see directmap::dump.
+    template <class Sink>
+    void dump(Sink sink) { directmap::dump(core_, sink); }
+
+    /// Sums the regions' accounts. Exact while nothing changes.
+    [[nodiscard]] Statistics statistics() const {
+        Statistics s;
+        for (const RegionState& region : core_.regions) {
+            for (unsigned i = 0; i < G::leaf_sizes.count; ++i) s.leaves[i] += region.leaves[i];
+            s.counters += region.counters;
+        }
+        for (unsigned i = 0; i < G::leaf_sizes.count; ++i) s.bytes += s.leaves[i] << G::leaf_sizes.of[i].shift;
+        s.set_aside = core_.stock.count();
+        s.set_aside_low_water = core_.stock.low_water();
+        s.retired = core_.retired_count;
+        return s;
+    }
+
+private:
+    static Error foreign(PhysAddr pa) { return {ErrorCode::invalid_argument, pa, 0, "an address outside the map"}; }
+
+    [[nodiscard]] Result<void> check(PhysRange range, Change change) const {
+        const auto fail = [&](const char* why) { return Error{ErrorCode::invalid_argument, range.start, 0, why}; };
+        if (((range.start.value() | range.size) & (G::page_size - 1)) != 0) return fail("the range is not aligned to pages");
+        if (range.size == 0) return fail("the range is empty");
+        const std::uint64_t before = range.start - core_.span.start;
+        if (before >= core_.span.size || range.size > core_.span.size - before) {
+            return fail("the range is not inside the map, or wraps around");
+        }
+        if (!core_.format.expressible(change)) {
+            return Error{ErrorCode::unsupported, range.start, 0, "sharing needs a realm"};
+        }
+        return {};
+    }
+
+    /// Collapse after a change. A gate that doesn't allow it, or a table budget, is no error of the change.
+    void heal(PhysRange range) {
+        if (core_.gate.may_merge()) (void)collapse_range(core_, range, ~std::uint64_t{0});
+    }
+
+    void flush_deferred(const StaleSet& stale) {
+        (void)flush(core_.platform, stale, core_.flush_ceiling, core_.gate.invalidate_twice());
+    }
+
+    Core<F, P> core_;
+};
+
+template <Format F, Platform P>
+Result<void> DirectMap<F, P>::admit(CpuCapabilities cpu, AdmissionPolicy policy) {
+    Gate& gate = core_.gate;
+    // Waits until every operation that read the gate before has left its region (see Gate).
+    const auto pass_through_regions = [&] {
+        for (RegionState& region : core_.regions) RegionGuard<F, P>{core_, region};
+    };
+    if (cpu.invalidate_twice) {
+        gate.require_twice();
+        pass_through_regions();
+    }
+    const Gate::Mode mode = gate.mode();
+    const bool tolerates = cpu.tolerates_live_resize && !cpu.no_contiguous;
+    if (mode == Gate::Mode::undecided) { // the boot CPU: it found the map as it was built, nothing was resized
+        if (cpu.no_contiguous) gate.forbid_contiguous();
+        gate.set(tolerates ? Gate::Mode::open : Gate::Mode::closed);
+        return {};
+    }
+    if (tolerates || mode == Gate::Mode::closed) return {};
+    if (policy == AdmissionPolicy::refuse) {
+        return Error{ErrorCode::unsupported, PhysAddr{}, 0, "the CPU can't tolerate resizing, and the map still needs it"};
+    }
+    gate.set(Gate::Mode::splitting);
+    pass_through_regions(); // nothing merges behind the repaint from here on
+    if (cpu.no_contiguous) gate.forbid_contiguous();
+    if (auto r = repaint_all(core_, {}); !r) {
+        gate.set(Gate::Mode::open);
+        return r;
+    }
+    gate.set(Gate::Mode::closed);
+    pass_through_regions(); // and nothing is being split when the newcomer enters
+    StaleSet everything;    // nor does a larger entry linger where it isn't tolerated
+    everything.add({core_.virt(core_.span.start), core_.span.size, G::page_shift, {InvalidationScope::any_level, false}});
+    flush_deferred(everything);
+    return {};
+}
+
+} // namespace directmap

@@ -1,0 +1,88 @@
+// Tables set aside before a change, so that the change can't fail (promise P6).
+#pragma once
+
+#include <cstdint>
+
+#include "directmap/platform.hpp"
+#include "directmap/units.hpp"
+
+namespace directmap {
+
+/// Table pages that survive between changes, for callers that can't wait for an allocator. Filled by whoever may sleep
+/// (DirectMap::set_aside), drained by atomic callers. Fixed capacity: the worst case of four changes at once.
+template <Platform P, unsigned worst_tables>
+class TableStock {
+public:
+    static constexpr unsigned capacity = 4 * worst_tables;
+
+    [[nodiscard]] bool take(P& platform, PhysAddr& pa) {
+        platform.acquire(lock_);
+        const bool got = count_ != 0;
+        if (got) {
+            pa = pages_[--count_];
+            if (count_ < low_water_) low_water_ = count_;
+        }
+        platform.release(lock_);
+        return got;
+    }
+    /// False if the stock is full.
+    [[nodiscard]] bool put(P& platform, PhysAddr pa) {
+        platform.acquire(lock_);
+        const bool room = count_ != capacity;
+        if (room) pages_[count_++] = pa;
+        platform.release(lock_);
+        return room;
+    }
+    [[nodiscard]] unsigned count() const { return count_; }
+    /// The fewest pages that it ever held since `reset_low_water`.
+    [[nodiscard]] unsigned low_water() const { return low_water_; }
+    void reset_low_water() { low_water_ = count_; }
+
+private:
+    typename P::Lock lock_{};
+    PhysAddr pages_[capacity];
+    unsigned count_ = 0;
+    unsigned low_water_ = 0;
+};
+
+/// The tables of one change. Taken with no lock held; what the change didn't use goes back when the reserve goes out of
+/// scope, on success and on error alike (promise P4).
+template <Platform P, unsigned worst_tables>
+class Reserve {
+public:
+    using Stock = TableStock<P, worst_tables>;
+
+    Reserve(P& platform, Stock& stock, bool atomic) : platform_{platform}, stock_{stock}, atomic_{atomic} {}
+    Reserve(const Reserve&) = delete;
+    Reserve& operator=(const Reserve&) = delete;
+    ~Reserve() { // an atomic caller's tables came from the stock, so there is room for them
+        for (; count_ != 0; --count_) {
+            const PhysAddr pa = pages_[count_ - 1];
+            if (!atomic_ || !stock_.put(platform_, pa)) platform_.give_table(pa);
+        }
+    }
+
+    /// Brings the reserve to `wanted` tables, at most `worst_tables`. False if the source (for an atomic caller: the
+    /// stock) is short; what was taken stays until the reserve ends.
+    [[nodiscard]] bool fill(unsigned wanted) {
+        while (count_ < wanted) {
+            PhysAddr pa;
+            if (!(atomic_ ? stock_.take(platform_, pa) : platform_.take_table(pa, false))) return false;
+            pages_[count_++] = pa;
+        }
+        return true;
+    }
+    [[nodiscard]] unsigned count() const { return count_; }
+    [[nodiscard]] PhysAddr operator[](unsigned i) const { return pages_[i]; }
+    /// A table for the commit; the plan has made sure that there is one.
+    [[nodiscard]] PhysAddr use() { return pages_[--count_]; }
+
+private:
+    P& platform_;
+    Stock& stock_;
+    bool atomic_;
+    unsigned count_ = 0;
+    PhysAddr pages_[worst_tables];
+};
+
+} // namespace directmap

@@ -1,0 +1,113 @@
+// The one cursor over leaves. Every operation finds its way through `find_run`.
+//
+//   root ── level 0 ── level 1 ──┬─ 1G block                     a run: neighbouring entries of one table
+//                                └─ level 2 ──┬─ 2M … 2M         that are leaves or empty, as far as the
+//                                             └─ level 3 ── 4K … range goes
+#pragma once
+
+#include <cstdint>
+
+#include "directmap/core.hpp"
+
+namespace directmap {
+
+/// Neighbouring entries of one table, none of which is a table.
+template <class Table>
+struct Run {
+    Table table{};
+    int level = 0;
+    unsigned first = 0;
+    unsigned count = 0;
+    PhysAddr start;           ///< of what the first entry maps; at or below the address looked for
+    bool through_range = false; ///< a table on the way lies in the range that was given as `own`
+    Descriptor value;         ///< of the first entry
+};
+
+/// The run that holds `pa`, cut off at `end` (exclusive, above `pa`). `own` is a range of physical memory; whether a
+/// table on the way lies in it is noted. Reads only; may run without a lock inside a WalkerSection.
+template <Format F, Platform P>
+[[nodiscard]] Run<typename P::Table> find_run(Core<F, P>& core, PhysAddr pa, PhysAddr end, PhysRange own = {}) {
+    using G = typename F::geometry;
+    P& platform = core.platform;
+    const std::uint64_t va = core.va_of(pa);
+    Run<typename P::Table> run;
+    PhysAddr table_pa = core.root;
+    run.table = platform.table(table_pa);
+    run.level = G::root_level;
+    for (;;) {
+        run.through_range = run.through_range || own.contains(table_pa);
+        run.first = G::index(run.level, va);
+        run.value = platform.load(run.table, run.first);
+        if (!F::is_table(run.level, run.value)) break;
+        table_pa = F::table_address(run.value);
+        run.table = platform.table(table_pa);
+        ++run.level;
+    }
+    run.start = core.entry_start(pa, G::shift(run.level));
+    // Entries up to `end`, but no further than the table.
+    const std::uint64_t wanted = (end - run.start - 1) >> G::shift(run.level);
+    const unsigned left = G::entries(run.level) - run.first;
+    const unsigned limit = wanted < left ? static_cast<unsigned>(wanted) + 1 : left;
+    run.count = limit;
+    if (run.level != G::last_level) {
+        for (run.count = 1; run.count < limit; ++run.count) {
+            if (F::is_table(run.level, platform.load(run.table, run.first + run.count))) break;
+        }
+    }
+    return run;
+}
+
+/// The end of what a run maps, limited to `end`.
+template <Format F, class Table>
+[[nodiscard]] PhysAddr run_end(const Run<Table>& run, PhysAddr end) {
+    const std::uint64_t bytes = std::uint64_t{run.count} << F::geometry::shift(run.level);
+    return bytes < end - run.start ? run.start + bytes : end;
+}
+
+/// One leaf or one hole, as walks report it.
+struct Leaf {
+    PhysRange range;
+    Attributes attributes;    ///< meaningless for a hole
+    int level = 0;            ///< of the entry that maps it, or of the empty entry
+    bool contiguous = false;  ///< a whole contiguous group
+    bool mapped = false;      ///< false: a hole
+};
+
+/// Calls `visit(const Leaf&)` for every leaf and hole that overlaps `range`, in address order; leaves are reported whole,
+/// holes entry by entry. Takes no lock, waits for nobody and blocks nobody; each leaf was true at some moment of the
+/// walk (promise P7). `visit` returns false to stop.
+template <Format F, Platform P, class Visit>
+void walk(Core<F, P>& core, PhysRange range, Visit visit) {
+    using G = typename F::geometry;
+    for (PhysAddr pa = range.start; pa < range.end();) {
+        // One section a region bounds how long a walk can hold back reclaim.
+        WalkerSection<P> section{core.platform};
+        const PhysAddr limit = core.region_end(pa, range.end());
+        while (pa < limit) {
+            const auto run = find_run(core, pa, limit);
+            const unsigned group = G::group_entries(run.level);
+            for (unsigned i = 0; i < run.count;) {
+                const Descriptor d = i == 0 ? run.value : core.platform.load(run.table, run.first + i);
+                if (F::is_table(run.level, d)) break; // split since the run was found: descend anew
+                Leaf leaf;
+                leaf.level = run.level;
+                leaf.mapped = F::is_leaf(run.level, d);
+                leaf.range = {run.start + (std::uint64_t{i} << G::shift(run.level)), G::bytes(run.level)};
+                if (leaf.mapped) {
+                    leaf.attributes = core.format.attributes(d);
+                    leaf.contiguous = group > 1 && d.any_of(F::contiguous_mask);
+                    if (leaf.contiguous) {
+                        leaf.range.start = core.entry_start(leaf.range.start, G::shift(run.level) + G::group_shift(run.level));
+                        leaf.range.size = G::group_bytes(run.level);
+                    }
+                }
+                if (!visit(static_cast<const Leaf&>(leaf))) return;
+                const PhysAddr next = leaf.range.end();
+                i = static_cast<unsigned>((next - run.start) >> G::shift(run.level));
+                pa = next;
+            }
+        }
+    }
+}
+
+} // namespace directmap
