@@ -270,7 +270,7 @@ template <Format F, Platform P>
             }
             if (plan.tables <= reserve.count()) {
                 WriteSection<P> writable{core.platform};
-                cut_ends(core, region, part, plan, reserve);
+                cut_ends(core, region, part, plan, reserve, Descriptor{});
                 region.deferred = true;
                 if (options.quiescent) flush_region(core, region, part.start);
                 return {};
@@ -330,8 +330,12 @@ template <Format F, Platform P>
         const auto run = find_run(core, pa, range.end());
         const RunSummary summary = core.platform.summarize(run.table, run.first, run.count, Descriptor{}, 0);
         if (!summary.all.all_of(F::present_mask)) return Error{ErrorCode::not_mapped, pa, 0, "a hole in the range"};
-        const bool large = run.level != F::geometry::last_level || summary.any.any_of(F::contiguous_mask);
-        if (large && summary.any.any_of(F::fixed_mask)) return detail::static_leaf<F>(pa);
+        const bool pages = run.level == F::geometry::last_level && !summary.any.any_of(F::contiguous_mask);
+        for (unsigned i = 0; !pages && i < run.count; ++i) {
+            const Descriptor d = core.platform.load(run.table, run.first + i);
+            const bool large = run.level != F::geometry::last_level || d.any_of(F::contiguous_mask);
+            if (large && d.any_of(F::fixed_mask)) return detail::static_leaf<F>(pa);
+        }
         pa = run_end<F>(run, range.end());
     }
     return change_range(core, range, Change{}.fixed(false), {}, nullptr);

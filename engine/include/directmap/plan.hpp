@@ -92,6 +92,18 @@ template <Format F, Platform P>
     return cut;
 }
 
+/// Whether a contiguous group in the run would change; single descriptors beside it may change alone.
+template <Format F, Platform P>
+[[nodiscard]] bool alters_group(Core<F, P>& core, const Run<typename P::Table>& run, RunSummary summary,
+                                DescriptorChange spelled) {
+    if (summary.all.any_of(F::contiguous_mask)) return true;
+    for (unsigned i = 0; i < run.count; ++i) {
+        const Descriptor d = core.platform.load(run.table, run.first + i);
+        if (d.any_of(F::contiguous_mask) && !spelled.difference(d).empty()) return true;
+    }
+    return false;
+}
+
 template <Format F>
 [[nodiscard]] Error static_leaf(PhysAddr where) {
     return {ErrorCode::unsupported, where, 0, "a leaf of fixed size would have to be resized"};
@@ -146,7 +158,7 @@ template <Format F, Platform P>
             if (run.through_range && core.platform.tables_mapped_here() && (plan.breaks || plan.stale)) {
                 return {ErrorCode::incompatible, part.start, 0, "the range maps page tables that the change has to edit"};
             }
-            if (summary.any.any_of(F::contiguous_mask)) plan.groups = true;
+            if (summary.any.any_of(F::contiguous_mask)) plan.groups = plan.groups || detail::alters_group(core, run, summary, spelled);
         }
         if (first) plan.low = detail::examine_cut(core, run, run.first, run.value, part.start, spelled, plan.avoided);
         if (last) {

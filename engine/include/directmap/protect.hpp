@@ -54,17 +54,27 @@ void flush_now(Core& core, typename Core::RegionState& region, const StaleSet& s
 template <Format F, Platform P>
 void commit_break(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysRange part, Change change,
                   const Plan<typename P::Table>& plan) {
+    using G = typename F::geometry;
     P& platform = core.platform;
     const auto store = [&](typename P::Table table, unsigned index, Descriptor value) {
         platform.store(table, index, value);
         ++region.counters.stores;
+    };
+    const auto account_group = [&](int level, unsigned index, bool closed) { // once a group, at its first entry
+        const std::int64_t group = G::group_entries(level);
+        if ((index & static_cast<unsigned>(group - 1)) != 0) return;
+        count_leaves<G>(region, level, true, closed ? group : -group);
+        count_leaves<G>(region, level, false, closed ? -group : group);
+        ++(closed ? region.counters.groups_closed : region.counters.groups_opened);
     };
     for_each_run(core, part, [&](const Run<typename P::Table>& run) {
         const DescriptorChange spelled = core.format.spell(run.level, change);
         for (unsigned i = run.first; i < run.first + run.count; ++i) {
             const Descriptor d = platform.load(run.table, i);
             if (!d.any_of(F::valid_mask) || !spelled.difference(d).any_of(F::break_mask)) continue;
-            const Descriptor marks = F::broken_mask | (d.any_of(F::contiguous_mask) ? F::regroup_mask : Descriptor{});
+            const bool grouped = d.any_of(F::contiguous_mask);
+            const Descriptor marks = F::broken_mask | (grouped ? F::regroup_mask : Descriptor{});
+            if (grouped) account_group(run.level, i, false);
             store(run.table, i, d.without(F::valid_mask | F::contiguous_mask) | marks);
         }
     });
@@ -78,7 +88,10 @@ void commit_break(Core<F, P>& core, typename Core<F, P>::RegionState& region, Ph
             const Descriptor d = platform.load(run.table, i);
             Descriptor made = d.without(F::broken_mask | F::regroup_mask);
             if (d.any_of(F::broken_mask)) made = made | F::valid_mask;
-            if (d.any_of(F::regroup_mask)) made = made | F::contiguous_mask;
+            if (d.any_of(F::regroup_mask)) {
+                made = made | F::contiguous_mask;
+                account_group(run.level, i, true);
+            }
             made = spelled.apply_to(made);
             if (made != d) store(run.table, i, made);
         }
@@ -178,7 +191,7 @@ void commit(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysRang
     InvalidationScope scope{plan.level, true};
     region.counters.splits_avoided += plan.avoided;
     if (plan.low.needed() || plan.high.needed()) {
-        cut_ends(core, region, part, plan, reserve);
+        cut_ends(core, region, part, plan, reserve, F::regroup_mask);
         if (quiescent || F::flush_owed_after_resize) {
             // The larger leaves may be cached where they are no longer tolerated.
             const auto whole = [&](const Cut<typename P::Table>& cut) {

@@ -31,8 +31,11 @@ public:
     using G = typename F::geometry;
     using CoreType = Core<F, P>;
 
-    SplitBuilder(CoreType& core, typename CoreType::RegionState& region, typename CoreType::TableReserve& reserve)
-        : core_{core}, region_{region}, reserve_{reserve} {}
+    /// `inside` marks the groups that lie wholly between the cuts: with F::regroup_mask the commit closes them once they
+    /// have changed; with nothing they stay single.
+    SplitBuilder(CoreType& core, typename CoreType::RegionState& region, typename CoreType::TableReserve& reserve,
+                 Descriptor inside)
+        : core_{core}, region_{region}, reserve_{reserve}, inside_{inside} {}
 
     /// Builds the table for a leaf of `level` that is cut at `low` and `high` (byte offsets into it; 0 and the leaf's
     /// size where it isn't cut). Returns the table's descriptor; nothing points to it yet.
@@ -59,7 +62,7 @@ public:
             if (in_start > in_end) in_start = in_end = after; // both cuts in one group
             fill(0, before, F::contiguous_mask);
             fill(before, in_start, Descriptor{});
-            fill(in_start, in_end, F::regroup_mask);
+            fill(in_start, in_end, inside_);
             fill(in_end, after, Descriptor{});
             fill(after, G::table_entries, F::contiguous_mask);
             grouped = before + (G::table_entries - after);
@@ -95,6 +98,7 @@ private:
     CoreType& core_;
     typename CoreType::RegionState& region_;
     typename CoreType::TableReserve& reserve_;
+    Descriptor inside_;
 };
 
 /// Makes the descriptors of the group around `index` single. Every entry is stored once; sizes change, nothing else.
@@ -113,10 +117,11 @@ void open_group(Core<F, P>& core, typename Core<F, P>::RegionState& region, type
 } // namespace detail
 
 /// Cuts the leaves that straddle the ends of `part`, as planned. New tables are complete and visible to walkers before
-/// the one store that publishes each of them. Called with the region's lock held and the tables in `reserve`.
+/// the one store that publishes each of them. Called with the region's lock held and the tables in `reserve`. `inside`
+/// marks groups between the ends, see SplitBuilder.
 template <Format F, Platform P>
 void cut_ends(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysRange part,
-              const Plan<typename P::Table>& plan, typename Core<F, P>::TableReserve& reserve) {
+              const Plan<typename P::Table>& plan, typename Core<F, P>::TableReserve& reserve, Descriptor inside) {
     using G = typename F::geometry;
     P& platform = core.platform;
     const auto& low = plan.low;
@@ -133,7 +138,7 @@ void cut_ends(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysRa
 
     // 2. Tables, filled while nothing points to them.
     const bool same_leaf = low.split && high.split && low.start == high.start;
-    detail::SplitBuilder<F, P> builder{core, region, reserve};
+    detail::SplitBuilder<F, P> builder{core, region, reserve, inside};
     Descriptor low_link, high_link;
     const auto whole = [&](const Cut<typename P::Table>& cut) { return cut.value.without(F::contiguous_mask); };
     if (low.split) {

@@ -7,7 +7,7 @@
 
 namespace directmap {
 
-/// Runs of descriptors are read and written four words at a time. Each word is aligned, so each 64-bit lane is
+/// Runs of descriptors are read and written as vectors. Each word is aligned, so each 64-bit lane is
 /// single-copy atomic on every CPU that has a direct map (Arm ARM B2.2.1; Intel SDM 3A 9.1.1), which a table walker
 /// and a lock-free reader rely on. `shared_readers` trades the vectors for relaxed atomic words, for builds whose
 /// race detector can't know that.
@@ -28,9 +28,14 @@ public:
         const std::uint64_t start = value.bits();
         unsigned i = 0;
         if constexpr (!shared_readers) {
-            Words next = Words{start, start + step, start + 2 * step, start + 3 * step};
-            const Words stride = splat(4 * step);
-            for (; i + lanes <= count; i += lanes, next += stride) put(words + i, next);
+            Words next = progression(start, step);
+            const Words stride = splat(lanes * step);
+            for (; i + 2 * lanes <= count; i += 2 * lanes) {
+                put(words + i, next);
+                next += stride;
+                put(words + i + lanes, next);
+                next += stride;
+            }
         }
         for (; i < count; ++i) put(words + i, start + i * step);
     }
@@ -41,7 +46,10 @@ public:
         unsigned i = 0;
         if constexpr (!shared_readers) {
             const Words keeps = splat(keep), sets = splat(set);
-            for (; i + lanes <= count; i += lanes) put(words + i, (get(words + i) & keeps) | sets);
+            for (; i + 2 * lanes <= count; i += 2 * lanes) {
+                put(words + i, (get(words + i) & keeps) | sets);
+                put(words + i + lanes, (get(words + i + lanes) & keeps) | sets);
+            }
         }
         for (; i < count; ++i) put(words + i, (get_one(words + i) & keep) | set);
     }
@@ -53,17 +61,22 @@ public:
         std::uint64_t any = 0, all = ~std::uint64_t{0};
         unsigned i = 0;
         if constexpr (!shared_readers) {
-            if (count >= lanes) {
-                Words next = Words{start, start + step, start + 2 * step, start + 3 * step};
-                const Words stride = splat(4 * step);
+            if (count >= 2 * lanes) {
+                Words next = progression(start, step);
+                const Words stride = splat(lanes * step);
                 Words anys = splat(0), alls = splat(all);
-                for (; i + lanes <= count; i += lanes, next += stride) {
-                    const Words difference = get(words + i) ^ next;
-                    anys |= difference;
-                    alls &= difference;
+                for (; i + 2 * lanes <= count; i += 2 * lanes) {
+                    const Words first_half = get(words + i) ^ next;
+                    next += stride;
+                    const Words second_half = get(words + i + lanes) ^ next;
+                    next += stride;
+                    anys |= first_half | second_half;
+                    alls &= first_half & second_half;
                 }
-                any = anys[0] | anys[1] | anys[2] | anys[3];
-                all = alls[0] & alls[1] & alls[2] & alls[3];
+                for (unsigned lane = 0; lane < lanes; ++lane) {
+                    any |= anys[lane];
+                    all &= alls[lane];
+                }
             }
         }
         for (; i < count; ++i) {
@@ -75,10 +88,19 @@ public:
     }
 
 private:
+#ifdef __AVX2__
     static constexpr unsigned lanes = 4;
-    typedef std::uint64_t Words __attribute__((vector_size(32), aligned(8), may_alias));
+#else
+    static constexpr unsigned lanes = 2; // SSE2, Advanced SIMD; pairs of words where the kernel forbids vectors
+#endif
+    typedef std::uint64_t Words __attribute__((vector_size(lanes * sizeof(std::uint64_t)), aligned(8), may_alias));
 
-    static Words splat(std::uint64_t word) { return Words{word, word, word, word}; }
+    static Words splat(std::uint64_t word) { return Words{} + word; }
+    static Words progression(std::uint64_t start, std::uint64_t step) {
+        Words words{};
+        for (unsigned lane = 0; lane < lanes; ++lane) words[lane] = start + lane * step;
+        return words;
+    }
     static Words get(const std::uint64_t* words) { return *reinterpret_cast<const Words*>(words); }
     static void put(std::uint64_t* words, const Words& value) { *reinterpret_cast<Words*>(words) = value; }
     static std::uint64_t get_one(const std::uint64_t* word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
