@@ -1,0 +1,105 @@
+#include "cpu/exceptions.hpp"
+
+#include "boot/stacks.hpp"
+#include "cpu/barriers.hpp"
+#include "cpu/cpu.hpp"
+#include "cpu/ending.hpp"
+#include "memory/image.hpp"
+#include "pure/symbols.hpp"
+
+extern "C" {
+extern const char exception_vectors[];
+extern const directmap::kernel::SymbolTable symbol_table;
+}
+
+namespace directmap::kernel {
+
+namespace {
+
+/// Prints an address as `function+0x12`, or as a number if it is none of ours.
+void print_place(TextSink sink, std::uint64_t pc) {
+    if (pc < image_base || pc >= text_end_va()) {
+        format(sink, "{}", Hex{pc});
+        return;
+    }
+    const SymbolTable::Place place = symbol_table.find(pc - image_base);
+    format(sink, "{}+{}", place.function, Hex{place.offset});
+}
+
+/// Return addresses, by the frame pointers; stops at the first that doesn't lie in this CPU's stacks.
+void print_backtrace(TextSink sink, const ExceptionFrame& frame) {
+    constexpr unsigned most = 16;
+    std::uint64_t fp = frame.x[29];
+    for (unsigned i = 0; i < most && in_stacks_of(this_cpu().index, fp); ++i) {
+        const auto* const link = reinterpret_cast<const std::uint64_t*>(fp);
+        if (link[1] == 0) break;
+        format(sink, "  called from ");
+        print_place(sink, link[1] - 4);
+        format(sink, "\n");
+        if (link[0] <= fp) break;
+        fp = link[0];
+    }
+}
+
+void print_registers(TextSink sink, const ExceptionFrame& frame) {
+    for (unsigned i = 0; i < 31; ++i) {
+        format(sink, "  {} {}{}", Left{i < 10 ? "x" : "x", 1}, i, i < 10 ? "  " : " ");
+        format(sink, "{}{}", Hex{frame.x[i], 16}, i % 4 == 3 ? "\n" : "");
+    }
+    format(sink, "  sp   {}\n", Hex{frame.sp, 16});
+    format(sink, "  pc   {}  pstate {}  esr {}  far {}\n", Hex{frame.pc, 16}, Hex{frame.pstate, 8}, Hex{frame.esr, 8},
+           Hex{frame.far, 16});
+}
+
+[[noreturn]] void report(const ExceptionFrame& frame, const char* what) {
+    if (claim_verdict()) {
+        // Without the lock: whoever holds it may be the one that failed.
+        const TextSink sink = console.sink();
+        const Syndrome syndrome{frame.esr};
+        format(sink, "\n");
+        print_registers(sink, frame);
+        print_backtrace(sink, frame);
+        format(sink, "directmap-kernel: FAIL: {}", what);
+        syndrome.describe(sink);
+        if (syndrome.data_abort() || syndrome.instruction_abort()) {
+            format(sink, " at {}{}", Hex{frame.far}, in_guard_page(frame.far) ? " (stack guard page)" : "");
+        }
+        format(sink, ", in ");
+        print_place(sink, frame.pc);
+        format(sink, " on CPU {}\n", this_cpu().index);
+    }
+    end_machine(1);
+}
+
+/// Whether the fault is the one that a probe waits for; if so, records it and skips to where the probe goes on.
+bool take_expected_fault(ExceptionFrame& frame) {
+    ExpectedFault& expected = this_cpu().expected;
+    if (expected.instruction == 0 || frame.pc != expected.instruction) return false;
+    expected.happened = true;
+    expected.syndrome = Syndrome{frame.esr};
+    expected.address = frame.far;
+    frame.pc = expected.resume;
+    return true;
+}
+
+} // namespace
+
+void use_exception_vectors() {
+    asm volatile("msr vbar_el1, %0" ::"r"(exception_vectors) : "memory");
+    isb();
+}
+
+} // namespace directmap::kernel
+
+using namespace directmap::kernel;
+
+extern "C" void handle_synchronous(ExceptionFrame& frame, unsigned) {
+    if (!take_expected_fault(frame)) report(frame, "unexpected ");
+}
+
+extern "C" void handle_unexpected(ExceptionFrame& frame, unsigned vector) {
+    static constexpr const char* sources[] = {"SP_EL0", "an exception handler", "a lower level", "a 32-bit level"};
+    static constexpr const char* kinds[] = {"synchronous", "IRQ", "FIQ", "SError"};
+    print("exception of kind {} from {}\n", kinds[vector % 4], sources[vector / 4 % 4]);
+    report(frame, "exception that is never right: ");
+}

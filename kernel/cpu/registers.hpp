@@ -1,0 +1,57 @@
+// Access to system registers, by their names in the Arm ARM.
+#pragma once
+
+#include <cstdint>
+
+#define DIRECTMAP_READABLE_REGISTER(name)                                                                              \
+    inline std::uint64_t read_##name() {                                                                               \
+        std::uint64_t value;                                                                                           \
+        asm volatile("mrs %0, " #name : "=r"(value));                                                                  \
+        return value;                                                                                                  \
+    }
+#define DIRECTMAP_REGISTER(name)                                                                                       \
+    DIRECTMAP_READABLE_REGISTER(name)                                                                                  \
+    inline void write_##name(std::uint64_t value) {                                                                    \
+        asm volatile("msr " #name ", %0" ::"r"(value) : "memory");                                                     \
+    }
+
+namespace directmap::kernel {
+
+DIRECTMAP_READABLE_REGISTER(ctr_el0)
+DIRECTMAP_READABLE_REGISTER(cntfrq_el0)
+DIRECTMAP_READABLE_REGISTER(cntvct_el0)
+DIRECTMAP_READABLE_REGISTER(id_aa64dfr0_el1)
+DIRECTMAP_READABLE_REGISTER(id_aa64isar0_el1)
+DIRECTMAP_READABLE_REGISTER(id_aa64mmfr0_el1)
+DIRECTMAP_READABLE_REGISTER(id_aa64mmfr2_el1)
+DIRECTMAP_READABLE_REGISTER(midr_el1)
+DIRECTMAP_READABLE_REGISTER(mpidr_el1)
+DIRECTMAP_READABLE_REGISTER(pmceid0_el0)
+DIRECTMAP_REGISTER(cntv_ctl_el0)
+DIRECTMAP_REGISTER(cntv_tval_el0)
+DIRECTMAP_REGISTER(daif)
+DIRECTMAP_REGISTER(pmcntenset_el0)
+DIRECTMAP_REGISTER(pmcr_el0)
+DIRECTMAP_REGISTER(pmevcntr0_el0)
+DIRECTMAP_REGISTER(pmevtyper0_el0)
+DIRECTMAP_REGISTER(pmovsclr_el0)
+DIRECTMAP_REGISTER(tcr_el1)
+DIRECTMAP_REGISTER(tpidr_el1)
+DIRECTMAP_REGISTER(ttbr0_el1)
+DIRECTMAP_REGISTER(ttbr1_el1)
+// S3_0_C0_C7_3: too new for the assembler's names.
+inline std::uint64_t read_id_aa64mmfr3_el1() {
+    std::uint64_t value;
+    asm volatile("mrs %0, s3_0_c0_c7_3" : "=r"(value));
+    return value;
+}
+
+/// A field of an identification register: the four bits from `shift` on.
+[[nodiscard]] constexpr unsigned id_field(std::uint64_t value, unsigned shift) {
+    return value >> shift & 0xf;
+}
+
+} // namespace directmap::kernel
+
+#undef DIRECTMAP_REGISTER
+#undef DIRECTMAP_READABLE_REGISTER

@@ -1,0 +1,109 @@
+// The engine's platform on arm64: what platform.hpp of the engine asks for, with real instructions. This is the file
+// that a port to another kernel rewrites.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/barriers.hpp"
+#include "cpu/cpu.hpp"
+#include "cpu/spin_lock.hpp"
+#include "cpu/tlb.hpp"
+#include "directmap/epochs.hpp"
+#include "directmap/platform.hpp"
+#include "directmap/table_memory.hpp"
+#include "memory/table_pool.hpp"
+
+namespace directmap::kernel {
+
+/// Table memory word by word: a kernel leaves the vector registers to its users.
+class ArmPlatform : public DefaultTableMemory<true> {
+public:
+    using Lock = SpinLock;
+
+    /// What the CPUs of this machine have in common.
+    struct Features {
+        bool range_invalidation = false; ///< FEAT_TLBIRANGE
+        bool level_hints = false;        ///< FEAT_TTL
+    };
+
+    explicit ArmPlatform(TablePool& pool, Features features) : pool_{pool}, features_{features} {}
+
+    /// The map is live: tables are reached through it from now on.
+    void set_live() { live_ = true; }
+
+    // Table memory: the rest comes from DefaultTableMemory.
+    Table table(PhysAddr pa) { return pool_.pointer(pa); }
+    /// Nobody reads these tables yet, so plain stores will do, which the compiler pairs.
+    void fill(Table table, unsigned first, unsigned count, Descriptor value, std::uint64_t step) {
+        std::uint64_t* word = table + first;
+        std::uint64_t bits = value.bits();
+        for (; count >= 8; count -= 8, word += 8) {
+            word[0] = bits;
+            word[1] = bits += step;
+            word[2] = bits += step;
+            word[3] = bits += step;
+            word[4] = bits += step;
+            word[5] = bits += step;
+            word[6] = bits += step;
+            word[7] = bits += step;
+            bits += step;
+        }
+        for (; count != 0; --count, ++word, bits += step) *word = bits;
+    }
+
+    // Ordering.
+    void barrier_publish() { dsb_ishst(); }
+    void barrier_complete() { dsb_ish(); }
+    void barrier_context() { isb(); }
+
+    // Invalidation.
+    [[nodiscard]] bool range_invalidation() const { return features_.range_invalidation; }
+    void invalidate(VirtAddr va, InvalidationScope scope) {
+        tlb::invalidate(tlb::address_operand(va.value(), scope.level, features_.level_hints), scope.leaves_only);
+    }
+    void invalidate_range(VirtAddr va, std::uint64_t bytes, InvalidationScope scope) {
+        std::uint64_t pages = bytes >> Geometry::page_shift, at = va.value();
+        while (pages >= 2) {
+            const tlb::RangeStep step = tlb::RangeStep::at_most(pages);
+            tlb::invalidate_range(tlb::range_operand(at, step, scope.level), scope.leaves_only);
+            at += step.pages() << Geometry::page_shift;
+            pages -= step.pages();
+        }
+        if (pages == 1) invalidate(VirtAddr{at}, scope);
+    }
+    void invalidate_all() { tlb::invalidate_all(); }
+
+    // Exclusion.
+    void acquire(Lock& lock) { lock.acquire(); }
+    void release(Lock& lock) { lock.release(); }
+
+    // Table pages. The pool never sleeps, so an atomic caller is served like any other.
+    [[nodiscard]] bool take_table(PhysAddr& pa, bool) { return pool_.take(pa); }
+    void give_table(PhysAddr pa) { pool_.give(pa); }
+    [[nodiscard]] bool tables_mapped_here() const { return live_; }
+
+    // Protected tables: the CPUs that this kernel knows have no permission overlays.
+    void begin_table_writes() {}
+    void end_table_writes() {}
+
+    // Lock-free walkers. An interrupt between reading the slot and entering it nests properly: it leaves as it came.
+    void walker_enter() { epochs_.enter(this_cpu().index); }
+    void walker_exit() { epochs_.exit(this_cpu().index); }
+    std::uint64_t grace_stamp() { return epochs_.stamp(); }
+    [[nodiscard]] bool grace_elapsed(std::uint64_t stamp) { return epochs_.elapsed(stamp); }
+
+    // Time, in ticks of the system counter.
+    std::uint64_t now() { return read_cntvct_el0(); }
+    void relax() { asm volatile("yield"); }
+
+private:
+    TablePool& pool_;
+    Features features_;
+    bool live_ = false;
+    EpochSlot slots_[max_cpus];
+    Epochs epochs_{slots_};
+};
+
+static_assert(Platform<ArmPlatform>);
+
+} // namespace directmap::kernel
