@@ -283,7 +283,7 @@ Result<void> DirectMap<F, P>::admit(CpuCapabilities cpu, AdmissionPolicy policy)
     Gate& gate = core_.gate;
     // Waits until every operation that read the gate before has left its region (see Gate).
     const auto pass_through_regions = [&] {
-        for (RegionState& region : core_.regions) RegionGuard<F, P>{core_, region};
+        for (RegionState& region : core_.regions) RegionGuard<F, P> guard{core_, region};
     };
     if (cpu.invalidate_twice) {
         gate.require_twice();
