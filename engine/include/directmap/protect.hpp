@@ -48,6 +48,22 @@ void flush_now(Core& core, typename Core::RegionState& region, const StaleSet& s
     if (cost.invalidations != 0) ++region.counters.rounds;
 }
 
+/// log2 of the smallest leaf in `part` once its ends are cut: as fine as the ends need.
+template <Format F, Platform P>
+[[nodiscard]] unsigned stride_after_cut(const Core<F, P>& core, PhysRange part, const Plan<typename P::Table>& plan) {
+    using G = typename F::geometry;
+    unsigned stride = plan.stride_shift;
+    const auto consider = [&](const Cut<typename P::Table>& cut, PhysAddr boundary) {
+        if (!cut.split) return;
+        int level = cut.level + 1;
+        while (level != G::last_level && !core.virt(boundary).aligned(G::bytes(level))) ++level;
+        if (G::shift(level) < stride) stride = G::shift(level);
+    };
+    consider(plan.low, part.start);
+    consider(plan.high, part.end());
+    return stride;
+}
+
 /// Changes that must break before they make: every leaf that needs it becomes invalid (with its group bit cleared, so
 /// that no half of a group speaks for the other), is flushed everywhere, and only then gets its new value, group
 /// bit included. In between, accesses to these pages fault; the caller owns them.
@@ -80,7 +96,7 @@ void commit_break(Core<F, P>& core, typename Core<F, P>::RegionState& region, Ph
     });
     publish(core, region);
     StaleSet stale;
-    stale.add({core.virt(part.start), part.size, plan.stride_shift, {InvalidationScope::any_level, true}});
+    stale.add({core.virt(part.start), part.size, stride_after_cut(core, part, plan), {InvalidationScope::any_level, true}});
     flush_now(core, region, stale);
     for_each_run(core, part, [&](const Run<typename P::Table>& run) {
         const DescriptorChange spelled = core.format.spell(run.level, change);
@@ -216,7 +232,9 @@ void commit(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysRang
     }
     // An entry that was split may still be cached at its old level, by this change or by one not flushed yet.
     if (plan.resizes || region.unflushed != 0 || region.deferred) scope.level = InvalidationScope::any_level;
-    if (plan.stale && !plan.breaks) stale.add({core.virt(part.start), part.size, plan.stride_shift, scope});
+    if (plan.stale && !plan.breaks) {
+        stale.add({core.virt(part.start), part.size, stride_after_cut(core, part, plan), scope});
+    }
     region.touched = true;
     region.last_change = core.platform.now();
 }

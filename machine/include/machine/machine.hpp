@@ -1,0 +1,254 @@
+// The machine: CPUs, MMUs, TLBs and memory as unkind as the architecture allows. It doesn't choose what a TLB holds or
+// when a store becomes visible; it keeps everything that may be, and checks all of it after every platform call.
+//
+// What may be seen of a page at a moment:
+//   fresh walks      every path through the tables, where a word that was stored but not yet published by a barrier
+//                    counts with its old and its new value;
+//   cached leaves    every leaf that a walk could have returned since the last invalidation that covers it completed;
+//   cached tables    every table pointer likewise (walk caches, and walks in progress), with whatever the table
+//                    behind it holds by now.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <source_location>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "directmap/descriptor.hpp"
+#include "directmap/epochs.hpp"
+#include "directmap/platform.hpp"
+#include "machine/events.hpp"
+#include "machine/reference.hpp"
+#include "machine/regime.hpp"
+
+namespace directmap::machine {
+
+struct MachineConfig {
+    Regime regime;
+    std::uint64_t offset = 0xffff000000000000; ///< VA − PA of the map under test
+    unsigned cpus = 2;
+    /// FEAT_BBM level: below 3, a resize that some CPU could still have cached at its old size is a conflict.
+    unsigned bbm = 3;
+    bool range_invalidation = true;
+    /// The engine reaches its tables through the map itself; every access must be translated.
+    bool tables_through_map = true;
+    unsigned table_key = 0; ///< protection key that only a write section may write through; 0: none
+    PhysRange table_pool{}; ///< where table pages come from, handed out from the top down
+};
+
+/// A broken promise.
+struct Violation {
+    std::string promise; ///< "P1 translation", "BBM conflict", …
+    std::string what;
+    unsigned cpu = 0;
+    std::uint64_t event = 0;
+    std::uint64_t pa = 0;
+};
+
+/// Who runs when, for explorers: called before every platform call, and where a CPU has to wait.
+class Scheduler {
+public:
+    virtual ~Scheduler() = default;
+    virtual void before_call(const char* call) = 0;
+    /// Returns once `ready` holds.
+    virtual void wait(const char* why, const std::function<bool()>& ready) = 0;
+};
+
+class Machine {
+public:
+    using Where = std::source_location;
+
+    explicit Machine(const MachineConfig& config);
+
+    // ---- the scenario's side ------------------------------------------------------------------------------------
+
+    [[nodiscard]] const MachineConfig& config() const { return config_; }
+    [[nodiscard]] const Regime& regime() const { return config_.regime; }
+    [[nodiscard]] Reference& reference() { return reference_; }
+
+    /// The CPU on whose behalf platform calls are made from now on.
+    void run_on(unsigned cpu) { cpu_ = cpu; }
+    [[nodiscard]] unsigned cpu() const { return cpu_; }
+    /// CPU `cpu` loads its translation table base register: from here on it may cache what it can reach. The first CPU
+    /// to do so makes `root` the map's root.
+    void enter(unsigned cpu, std::uint64_t root);
+    /// CPU `cpu` leaves the map and loses its TLB.
+    void leave(unsigned cpu);
+    void set_bbm(unsigned cpu, unsigned level) { bbm_[cpu] = level; }
+    /// No CPU translates through the map until `end_quiescence`, and tables are reached some other way.
+    void begin_quiescence();
+    void end_quiescence();
+
+    /// The reference learns that an operation begins; returns its name for `end_change`.
+    unsigned begin_change(PhysRange range, Effect effect, bool breaks, const std::string& name);
+    enum class Outcome : std::uint8_t { done, deferred, failed };
+    void end_change(unsigned id, Outcome outcome);
+    /// Deferred changes of `range` have been flushed.
+    void deferred_flushed(PhysRange range);
+
+    /// The host's view of memory sharing (realms): a translation's `shared` must agree with it.
+    void set_granules(PhysRange range, bool shared);
+
+    /// Compares every page of `range` with the reference, attributes of invalid leaves included.
+    void verify(PhysRange range);
+    /// Whether some translation that `cpu` may use now allows the access.
+    struct Reach {
+        bool may_succeed = false;
+        bool may_fault = false;
+    };
+    [[nodiscard]] Reach reach(unsigned cpu, PhysAddr pa, bool write, bool execute) const;
+
+    [[nodiscard]] const std::vector<Violation>& violations() const { return violations_; }
+    void report(const std::string& promise, const std::string& what, std::uint64_t pa);
+    void record_to(EventSink sink) { sink_ = std::move(sink); }
+    void schedule_with(Scheduler* scheduler) { scheduler_ = scheduler; }
+    [[nodiscard]] std::uint64_t events() const { return sequence_; }
+
+    /// Tables that the source will still hand out; for out-of-memory tests.
+    std::uint64_t tables_left = ~std::uint64_t{0};
+    [[nodiscard]] std::size_t tables_in_use() const { return tables_in_use_; }
+    /// Sum over CPUs of translations that may be cached although a fresh walk wouldn't return them.
+    [[nodiscard]] std::size_t stale_entries() const;
+    [[nodiscard]] std::size_t memory_pages() const { return pages_.size(); }
+    std::uint64_t clock = 0;
+
+    // ---- the platform's side: called by machine::Platform ---------------------------------------------------------
+
+    struct Lock {
+        bool held = false;
+        unsigned owner = 0;
+    };
+
+    [[nodiscard]] std::uint64_t load(std::uint64_t table, unsigned index, Where where);
+    void store(std::uint64_t table, unsigned index, std::uint64_t value, Where where);
+    void fill(std::uint64_t table, unsigned first, unsigned count, std::uint64_t value, std::uint64_t step, Where where);
+    void update(std::uint64_t table, unsigned first, unsigned count, std::uint64_t clear, std::uint64_t set, Where where);
+    void summarize(std::uint64_t table, unsigned first, unsigned count, std::uint64_t expected, std::uint64_t step,
+                   std::uint64_t& any, std::uint64_t& all, Where where);
+    void barrier(const char* name, bool completes_invalidations, Where where);
+    void context_barrier(Where where);
+    /// `targets`: CPUs that it reaches; broadcast is all of them. `size` 0: the whole map.
+    void invalidate(std::uint64_t va, std::uint64_t size, InvalidationScope scope, std::uint64_t targets, Where where);
+    void acquire(Lock& lock, Where where);
+    void release(Lock& lock, Where where);
+    [[nodiscard]] bool take_table(std::uint64_t& pa, bool atomic, Where where);
+    void give_table(std::uint64_t pa, Where where);
+    void table_writes(bool begin, Where where);
+    void walker(bool enter, Where where);
+    [[nodiscard]] std::uint64_t grace_stamp(Where where);
+    [[nodiscard]] bool grace_elapsed(std::uint64_t stamp, Where where);
+    void relax(Where where);
+    [[nodiscard]] bool quiescent() const { return quiescent_; }
+
+private:
+    /// A place in the tree where a table page is used: covers VAs from `va` on, its entries are of `level`.
+    struct Ref {
+        std::uint64_t va = 0;
+        int level = 0;
+        bool live = true; ///< reachable from the root; otherwise only through cached table pointers
+        friend bool operator==(const Ref&, const Ref&) = default;
+    };
+    struct Page {
+        std::vector<std::uint64_t> words;
+        std::vector<std::uint64_t> older; ///< the words at the last barrier, while stores are unpublished
+        std::uint64_t unpublished_by = 0; ///< CPUs
+        std::vector<Ref> refs;
+        bool owned = false; ///< handed out as a table
+    };
+    /// Leaves of one size that may be cached although a fresh walk wouldn't return them.
+    struct StaleLeaves {
+        std::uint64_t va = 0, size = 0;
+        unsigned unit_shift = 0;       ///< log2 of a leaf (a contiguous group counts as one)
+        unsigned descriptor_shift = 0; ///< log2 of a descriptor's part of it
+        int level = 0;
+        Access access;
+        std::uint64_t cpus = 0;
+        int unpublished_by = -1;   ///< the store that replaced it is not published: walks may still return it
+        std::uint64_t settled = 0; ///< when it was: later invalidations remove it
+    };
+    /// A table pointer that may be cached.
+    struct StaleTable {
+        std::uint64_t va = 0, size = 0;
+        int level = 0; ///< of the entries of the table behind it
+        std::uint64_t table = 0;
+        std::uint64_t cpus = 0;
+        int unpublished_by = -1;
+        std::uint64_t settled = 0;
+    };
+    struct RegionStale {
+        std::vector<StaleLeaves> leaves;
+        std::vector<StaleTable> tables;
+    };
+    struct PendingInvalidation {
+        std::uint64_t va = 0, size = 0; ///< size 0: everything
+        InvalidationScope scope;
+        std::uint64_t targets = 0;
+        std::uint64_t issued = 0;
+    };
+    /// Neighbouring leaves that agree, as they are collected.
+    struct LeafRun {
+        std::uint64_t va = 0, size = 0;
+        unsigned unit_shift = 0, descriptor_shift = 0;
+        int level = 0;
+        Access access;
+    };
+
+    [[nodiscard]] std::uint64_t pa_of(std::uint64_t va) const { return va - config_.offset; }
+    [[nodiscard]] std::uint64_t region_of(std::uint64_t va) const { return va >> config_.regime.region_shift(); }
+    [[nodiscard]] std::uint64_t all_cpus() const { return (std::uint64_t{2} << (config_.cpus - 1)) - 1; }
+    [[nodiscard]] bool any_intolerant(std::uint64_t cpus) const;
+
+    Page& page(std::uint64_t pa);
+    Page& own_page(std::uint64_t pa, bool write);
+    void event(Event& e, Where where);
+    void yield(const char* call);
+
+    void write_word(std::uint64_t table, Page& page, unsigned index, std::uint64_t value);
+    void changed(const Ref& ref, std::uint64_t table, unsigned index, std::uint64_t old_word, std::uint64_t new_word);
+    void check_group(const Ref& ref, std::uint64_t table, unsigned index);
+    void check_leaves(const LeafRun& run, const Entry& first, std::uint64_t first_va);
+    void check_visible(const Entry& entry, std::uint64_t va, int level);
+    void check_conflicts(const LeafRun& run);
+    void check_stale(PhysRange range);
+    void link(std::uint64_t table, std::uint64_t va, int level);
+    void retire(const Entry& old, std::uint64_t va, int level);
+    void add_stale(const LeafRun& run, bool published);
+    void add_stale_table(std::uint64_t table, std::uint64_t va, int level);
+    void drop_stale_table(const StaleTable& stale);
+    [[nodiscard]] LeafRun run_of(const Entry& entry, std::uint64_t va, int level) const;
+    template <class Visit>
+    void for_each_run(const Entry& entry, std::uint64_t va, int level, bool older_too, Visit&& visit);
+    void apply(const PendingInvalidation& invalidation);
+
+    MachineConfig config_;
+    Reference reference_;
+    std::vector<unsigned> bbm_;
+    unsigned cpu_ = 0;
+    std::uint64_t root_ = 0;
+    bool installed_ = false;
+    bool quiescent_ = false;
+    std::uint64_t on_map_ = 0;
+    std::unordered_map<std::uint64_t, Page> pages_;
+    std::unordered_map<std::uint64_t, RegionStale> stale_;
+    std::vector<std::vector<std::uint64_t>> unpublished_pages_;   // by CPU
+    std::vector<std::vector<std::uint64_t>> unpublished_regions_; // by CPU
+    std::vector<std::vector<PendingInvalidation>> invalidations_; // by CPU
+    std::vector<unsigned> write_sections_;
+    std::vector<unsigned> locks_held_;
+    std::vector<EpochSlot> epoch_slots_;
+    Epochs epochs_;
+    std::map<std::uint64_t, std::uint64_t> shared_granules_; // start → end
+    std::vector<std::uint64_t> free_tables_;
+    std::uint64_t next_table_ = 0;
+    std::size_t tables_in_use_ = 0;
+    unsigned next_operation_ = 1;
+    std::unordered_map<unsigned, PhysRange> operation_ranges_;
+    std::vector<Violation> violations_;
+    EventSink sink_;
+    Scheduler* scheduler_ = nullptr;
+    std::uint64_t sequence_ = 0;
+};
+
+} // namespace directmap::machine

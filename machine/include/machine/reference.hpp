@@ -1,0 +1,77 @@
+// The truth: which attributes each page may have right now. A deliberately simple map of page ranges, independent of
+// any page table.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "directmap/units.hpp"
+#include "machine/access.hpp"
+
+namespace directmap::machine {
+
+/// What an operation does to a page, as the reference understands it.
+using Effect = std::function<Access(Access)>;
+
+/// Physical pages and what they may look like.
+///
+/// A page has a set of possible states. Normally one; while a change is in flight on it, also what the change makes of
+/// every state; while a change must break before it makes, also each of those with the valid bit clear. When a change
+/// ends, every state has it applied; while its flush is deferred, the older ones stay possible too.
+class Reference {
+public:
+    struct Pages {
+        std::uint64_t end = 0;            ///< exclusive
+        std::vector<Access> base;         ///< before the changes in flight
+        std::vector<Access> older;        ///< still possible until a deferred flush completes
+        std::vector<unsigned> in_flight;  ///< operations
+        std::vector<Access> allowed;      ///< the closure: what hardware may show
+    };
+
+    /// RAM that is mapped from the start. Ranges don't overlap.
+    void map(PhysRange range, const Access& access);
+
+    /// Operation `id` starts to change `range`. With `breaks`, the pages may fault meanwhile.
+    void begin(unsigned id, PhysRange range, Effect effect, bool breaks);
+    /// It ended well; with `deferred` what was before stays possible until `flushed`.
+    void succeed(unsigned id, bool deferred);
+    /// It failed: nothing may have changed (P4).
+    void fail(unsigned id);
+    /// Deferred flushes of `range` have completed.
+    void flushed(PhysRange range);
+
+    /// Whether every page of `range` may look like `access`; otherwise the first that may not.
+    /// An invalid translation is allowed wherever some state is invalid: its other bits mean nothing to hardware.
+    [[nodiscard]] std::optional<PhysAddr> forbids(PhysRange range, const Access& access) const;
+    /// The first page of `range` that is mapped, if any.
+    [[nodiscard]] std::optional<PhysAddr> mapped_in(PhysRange range) const;
+    /// Whether every possible state of the page allows a write (or read) by the engine.
+    [[nodiscard]] bool accessible(PhysAddr page, bool write, unsigned writable_keys) const;
+
+    /// Page ranges with their states, by start address; what lies between is not mapped.
+    [[nodiscard]] const std::map<std::uint64_t, Pages>& pages() const { return pages_; }
+    [[nodiscard]] const Pages* find(PhysAddr page) const;
+    /// When changes raced, several states may be left; `settle` keeps the one that the tables really hold.
+    void settle(PhysRange range, const Access& access);
+
+private:
+    struct Operation {
+        PhysRange range;
+        Effect effect;
+        bool breaks = false;
+    };
+    using Iterator = std::map<std::uint64_t, Pages>::iterator;
+
+    void cut(std::uint64_t at);
+    void for_each(PhysRange range, const std::function<void(Pages&)>& visit);
+    void close(Pages& pages) const;
+    void merge(PhysRange range);
+
+    std::map<std::uint64_t, Pages> pages_;
+    std::map<unsigned, Operation> operations_;
+};
+
+} // namespace directmap::machine

@@ -1,0 +1,944 @@
+#include "machine/machine.hpp"
+
+#include <algorithm>
+#include <bit>
+
+#include <fmt/format.h>
+
+namespace directmap::machine {
+
+namespace {
+
+constexpr std::size_t most_violations = 50;
+
+std::uint64_t align_to(std::uint64_t va, unsigned shift) { return va >> shift << shift; }
+
+} // namespace
+
+Machine::Machine(const MachineConfig& config)
+    : config_{config}, bbm_(config.cpus, config.bbm), unpublished_pages_(config.cpus), unpublished_regions_(config.cpus),
+      invalidations_(config.cpus), write_sections_(config.cpus), locks_held_(config.cpus), epoch_slots_(config.cpus),
+      epochs_{{epoch_slots_.data(), epoch_slots_.size()}}, next_table_{config.table_pool.end().value()} {}
+
+// ---- plumbing -------------------------------------------------------------------------------------------------------
+
+void Machine::yield(const char* call) {
+    if (scheduler_ != nullptr) scheduler_->before_call(call);
+}
+
+void Machine::event(Event& e, Where where) {
+    ++sequence_;
+    if (!sink_) return;
+    e.sequence = sequence_;
+    e.cpu = cpu_;
+    e.where = where;
+    sink_(e);
+}
+
+void Machine::report(const std::string& promise, const std::string& what, std::uint64_t pa) {
+    if (violations_.size() < most_violations) violations_.push_back({promise, what, cpu_, sequence_, pa});
+    if (sink_) {
+        Event e;
+        e.call = "violation";
+        e.text = fmt::format("{}: {}", promise, what);
+        event(e, Where::current());
+    }
+}
+
+bool Machine::any_intolerant(std::uint64_t cpus) const {
+    for (unsigned c = 0; c < config_.cpus; ++c) {
+        if ((cpus >> c & 1) != 0 && bbm_[c] < 3) return true;
+    }
+    return false;
+}
+
+Machine::Page& Machine::page(std::uint64_t pa) {
+    Page& p = pages_[pa];
+    if (p.words.empty()) p.words.assign(std::size_t{1} << config_.regime.index_bits, 0);
+    return p;
+}
+
+/// A page that the engine accesses as a table: its own, and reachable through the map if that is how it is reached.
+Machine::Page& Machine::own_page(std::uint64_t pa, bool write) {
+    Page& p = page(pa);
+    if (!p.owned) report("P7 reclaim", fmt::format("CPU {} accesses {:#x}, which is not a table any more", cpu_, pa), pa);
+    const bool translated = config_.tables_through_map && installed_ && !quiescent_ && (on_map_ >> cpu_ & 1) != 0;
+    if (translated) {
+        unsigned keys = ~0u;
+        if (config_.table_key != 0 && write_sections_[cpu_] == 0) keys &= ~(1u << config_.table_key);
+        if (!reference_.accessible(PhysAddr{pa}, write, keys)) {
+            report("own access", fmt::format("CPU {} {} the table at {:#x}, whose own mapping may not allow it", cpu_,
+                                             write ? "writes" : "reads", pa), pa);
+        }
+    }
+    return p;
+}
+
+// ---- what leaves amount to --------------------------------------------------------------------------------------------
+
+Machine::LeafRun Machine::run_of(const Entry& entry, std::uint64_t va, int level) const {
+    const Regime& r = config_.regime;
+    LeafRun run;
+    run.level = level;
+    run.descriptor_shift = r.shift(level);
+    run.unit_shift = run.descriptor_shift + (entry.contiguous ? r.group_shift[level] : 0);
+    run.va = align_to(va, run.unit_shift);
+    run.size = std::uint64_t{1} << run.unit_shift;
+    run.access = entry.access;
+    return run;
+}
+
+/// Visits the runs of valid leaves below an entry (or the entry itself); with `older_too` also those that unpublished
+/// stores have replaced.
+template <class Visit>
+void Machine::for_each_run(const Entry& entry, std::uint64_t va, int level, bool older_too, Visit&& visit) {
+    if (entry.kind == Entry::Kind::leaf) {
+        visit(run_of(entry, va, level));
+        return;
+    }
+    if (entry.kind != Entry::Kind::table) return;
+    const Page& p = page(entry.pa);
+    const unsigned shift = config_.regime.shift(level + 1);
+    LeafRun open;
+    const auto add = [&](std::uint64_t word, unsigned i) {
+        const Entry child = config_.regime.decode(level + 1, word);
+        const std::uint64_t child_va = va + (std::uint64_t{i} << shift);
+        if (child.kind == Entry::Kind::table) {
+            for_each_run(child, child_va, level + 1, older_too, visit);
+        } else if (child.kind == Entry::Kind::leaf) {
+            const LeafRun run = run_of(child, child_va, level + 1);
+            if (open.size != 0 && open.unit_shift == run.unit_shift && open.access == run.access) {
+                if (run.va + run.size <= open.va + open.size) return; // the same group
+                if (open.va + open.size == run.va) {
+                    open.size += run.size;
+                    return;
+                }
+            }
+            if (open.size != 0) visit(open);
+            open = run;
+        }
+    };
+    for (unsigned i = 0; i < p.words.size(); ++i) {
+        add(p.words[i], i);
+        if (older_too && !p.older.empty() && p.older[i] != p.words[i]) add(p.older[i], i);
+    }
+    if (open.size != 0) visit(open);
+}
+
+// ---- checks -------------------------------------------------------------------------------------------------------------
+
+/// P1 and P3 for one decoded leaf that has just become visible.
+void Machine::check_leaves(const LeafRun& run, const Entry& first, std::uint64_t first_va) {
+    const std::uint64_t pa = pa_of(run.va);
+    if (first.pa != pa_of(first_va)) {
+        report("P1 translation", fmt::format("VA {:#x} leads to {:#x} instead of {:#x}", first_va, first.pa, pa_of(first_va)), pa);
+        return;
+    }
+    if ((pa & (run.size - 1)) != 0 && run.unit_shift != run.descriptor_shift) {
+        report("P1 translation", fmt::format("a contiguous group at {:#x} whose physical address is not aligned", run.va), pa);
+    }
+    if (const auto where = reference_.forbids({PhysAddr{pa}, run.size}, run.access)) {
+        report(operation_ranges_.empty() ? "P3 neighbours" : "P1 translation",
+               fmt::format("a walk may return '{}' for {:#x}", describe(run.access), where->value()), where->value());
+    }
+    if (!shared_granules_.empty() && run.access.valid) {
+        auto it = shared_granules_.upper_bound(pa);
+        const bool begins_shared = it != shared_granules_.begin() && std::prev(it)->second > pa;
+        const bool all_shared = begins_shared && std::prev(it)->second >= pa + run.size;
+        const bool some_shared = begins_shared || (it != shared_granules_.end() && it->first < pa + run.size);
+        if (run.access.shared ? !all_shared : some_shared) {
+            report("realm", fmt::format("{:#x} is mapped {} but the host has it {}", pa, run.access.shared ? "shared" : "private",
+                                        some_shared ? "shared" : "private"), pa);
+        }
+    }
+}
+
+/// Everything that an entry makes reachable.
+void Machine::check_visible(const Entry& entry, std::uint64_t va, int level) {
+    switch (entry.kind) {
+    case Entry::Kind::malformed: report("descriptor", fmt::format("{} at {:#x}", entry.problem, va), pa_of(va)); break;
+    case Entry::Kind::empty:
+        if (const auto where = reference_.mapped_in({PhysAddr{pa_of(va)}, config_.regime.bytes(level)})) {
+            report("P1 translation", fmt::format("nothing is mapped at {:#x}, which is RAM", where->value()), where->value());
+        }
+        break;
+    case Entry::Kind::invalid:
+    case Entry::Kind::leaf: {
+        const LeafRun run = run_of(entry, va, level);
+        check_leaves(run, entry, va);
+        if (entry.access.valid) check_conflicts(run);
+        break;
+    }
+    case Entry::Kind::table: link(entry.pa, va, level + 1); break;
+    }
+}
+
+/// A leaf becomes visible beside leaves that may still be cached: of another size only where everybody tolerates that,
+/// of another memory type or address space never.
+void Machine::check_conflicts(const LeafRun& run) {
+    if (quiescent_) return;
+    const std::uint64_t end = run.va + run.size;
+    for (std::uint64_t region = region_of(run.va); region <= region_of(end - 1); ++region) {
+        const auto it = stale_.find(region);
+        if (it == stale_.end()) continue;
+        for (const StaleLeaves& s : it->second.leaves) {
+            if (s.va >= end || run.va >= s.va + s.size) continue;
+            if (s.access.must_break_for(run.access)) {
+                report("break-before-make", fmt::format("'{}' at {:#x} while '{}' may still be cached", describe(run.access),
+                                                        run.va, describe(s.access)), pa_of(run.va));
+            }
+            if (s.unit_shift != run.unit_shift && any_intolerant(s.cpus & on_map_)) {
+                report("P8 gate", fmt::format("leaves of {} and {} bytes may both be cached at {:#x} on a CPU that takes a "
+                                              "conflict abort", std::uint64_t{1} << s.unit_shift,
+                                              std::uint64_t{1} << run.unit_shift, run.va), pa_of(run.va));
+            }
+        }
+    }
+}
+
+/// P2 and P1 for everything that may be cached of a range.
+void Machine::check_stale(PhysRange range) {
+    const std::uint64_t va = range.start.value() + config_.offset, end = va + range.size;
+    for (std::uint64_t region = region_of(va); region <= region_of(end - 1); ++region) {
+        const auto it = stale_.find(region);
+        if (it == stale_.end()) continue;
+        for (const StaleLeaves& s : it->second.leaves) {
+            const std::uint64_t from = std::max(va, s.va), to = std::min(end, s.va + s.size);
+            if (from >= to || (s.cpus & on_map_) == 0) continue;
+            if (const auto where = reference_.forbids({PhysAddr{pa_of(from)}, to - from}, s.access)) {
+                report("P2 tightening", fmt::format("CPU mask {:#x} may still use '{}' for {:#x}", s.cpus & on_map_,
+                                                    describe(s.access), where->value()), where->value());
+                return;
+            }
+        }
+    }
+}
+
+/// The entries of a contiguous group, all values that a walk may see: where one carries the bit, all must agree.
+void Machine::check_group(const Ref& ref, std::uint64_t table, unsigned index) {
+    const Regime& r = config_.regime;
+    const unsigned group = r.group(ref.level);
+    if (group == 1) return;
+    constexpr std::uint64_t contiguous_bit = std::uint64_t{1} << 52;
+    const Page& p = page(table);
+    const unsigned first = index & ~(group - 1);
+    std::uint64_t any = 0;
+    for (unsigned i = first; i < first + group; ++i) {
+        any |= p.words[i];
+        if (!p.older.empty()) any |= p.older[i];
+    }
+    if ((any & contiguous_bit) == 0) return;
+    bool has_bit = false, has_other = false;
+    Access common{};
+    bool has_common = false;
+    for (unsigned i = first; i < first + group; ++i) {
+        for (unsigned version = 0; version < (p.older.empty() || p.older[i] == p.words[i] ? 1u : 2u); ++version) {
+            const Entry e = r.decode(ref.level, version == 0 ? p.words[i] : p.older[i]);
+            if (e.kind == Entry::Kind::invalid || e.kind == Entry::Kind::malformed) continue;
+            if (e.kind != Entry::Kind::leaf) {
+                has_other = true;
+                continue;
+            }
+            has_bit = has_bit || e.contiguous;
+            if (has_common && !(e.access == common)) has_other = true;
+            common = e.access;
+            has_common = true;
+        }
+    }
+    if (has_bit && has_other) {
+        report("contiguous group", fmt::format("members of the group at {:#x} disagree while the contiguous bit may be seen",
+                                               ref.va + (std::uint64_t{first} << r.shift(ref.level))),
+               pa_of(ref.va + (std::uint64_t{first} << r.shift(ref.level))));
+    }
+}
+
+// ---- what changes when a word changes -----------------------------------------------------------------------------------
+
+void Machine::write_word(std::uint64_t table, Page& p, unsigned index, std::uint64_t value) {
+    if (p.older.empty()) p.older = p.words;
+    if ((p.unpublished_by >> cpu_ & 1) == 0) {
+        p.unpublished_by |= std::uint64_t{1} << cpu_;
+        unpublished_pages_[cpu_].push_back(table);
+    }
+    const std::uint64_t old = p.words[index];
+    p.words[index] = value;
+    if (p.refs.empty()) return;
+    const std::vector<Ref> refs = p.refs; // a change may add and remove some
+    for (const Ref& ref : refs) changed(ref, table, index, old, value);
+}
+
+void Machine::changed(const Ref& ref, std::uint64_t table, unsigned index, std::uint64_t old_word, std::uint64_t new_word) {
+    const Regime& r = config_.regime;
+    const std::uint64_t va = ref.va + (std::uint64_t{index} << r.shift(ref.level));
+    const Entry old = r.decode(ref.level, old_word), now = r.decode(ref.level, new_word);
+    if (!ref.live) {
+        // Reached through a table pointer that may be cached: whatever it says now, a walk may return.
+        if (now.kind == Entry::Kind::malformed || now.kind == Entry::Kind::table) {
+            report("P7 reclaim", fmt::format("the table at {:#x} is rewritten while walk caches may still point to it", table), table);
+        } else {
+            check_visible(now, va, ref.level);
+        }
+        return;
+    }
+    if (locks_held_[cpu_] == 0 && !quiescent_) {
+        report("lock protocol", fmt::format("CPU {} changes a live table at {:#x} without holding a lock", cpu_, va), pa_of(va));
+    }
+    if (old_word == new_word) return;
+    // A resize must change nothing else. (Compared before the old entry is retired.)
+    const bool was = old.kind == Entry::Kind::leaf || old.kind == Entry::Kind::table;
+    const bool is = now.kind == Entry::Kind::leaf || now.kind == Entry::Kind::table;
+    const bool tables = old.kind == Entry::Kind::table || now.kind == Entry::Kind::table;
+    if (was && is && !quiescent_) {
+        if (tables || old.contiguous != now.contiguous) {
+            bool same = true;
+            Access first{};
+            bool has_first = false;
+            const auto compare = [&](const LeafRun& run) {
+                if (!has_first) first = run.access;
+                same = same && run.access == first;
+                has_first = true;
+            };
+            if (old.kind == Entry::Kind::leaf || now.kind == Entry::Kind::leaf) {
+                for_each_run(old, va, ref.level, false, compare);
+                for_each_run(now, va, ref.level, true, compare);
+            } else {
+                for_each_run(old, va, ref.level, false, [&](const LeafRun&) {}); // table to table: leaves speak for themselves
+                report("break-before-make", fmt::format("a table pointer at {:#x} is replaced by another", va), pa_of(va));
+            }
+            if (!same) {
+                report("break-before-make", fmt::format("a leaf at {:#x} changes size and something else at once", va), pa_of(va));
+            }
+        } else if (old.access.must_break_for(now.access) || old.pa != now.pa) {
+            report("break-before-make", fmt::format("'{}' becomes '{}' at {:#x} without a break", describe(old.access),
+                                                    describe(now.access), va), pa_of(va));
+        }
+    }
+    retire(old, va, ref.level);
+    check_visible(now, va, ref.level);
+    check_group(ref, table, index);
+}
+
+/// A table becomes reachable at `va`; everything behind it, published or not, may be walked from now on.
+void Machine::link(std::uint64_t table, std::uint64_t va, int level) {
+    Page& p = page(table);
+    if (!p.owned) report("P7 reclaim", fmt::format("{:#x} is linked at {:#x} but is not a table", table, va), table);
+    p.refs.push_back({va, level, true});
+    const unsigned shift = config_.regime.shift(level);
+    const unsigned entries = config_.regime.entries(level);
+    LeafRun open;
+    Entry open_entry;
+    std::uint64_t open_va = 0;
+    const auto settle_open = [&] {
+        if (open.size != 0) {
+            check_leaves(open, open_entry, open_va);
+            if (open_entry.access.valid) check_conflicts(open);
+        }
+        open.size = 0;
+    };
+    const auto look = [&](std::uint64_t word, unsigned i) {
+        const Entry e = config_.regime.decode(level, word);
+        const std::uint64_t entry_va = va + (std::uint64_t{i} << shift);
+        if (!e.is_leaf()) {
+            settle_open();
+            check_visible(e, entry_va, level);
+            return;
+        }
+        const LeafRun run = run_of(e, entry_va, level);
+        // Neighbours that continue one another are judged together.
+        const bool runs_on = e.pa - open_entry.pa == entry_va - open_va;
+        if (open.size != 0 && runs_on && open.unit_shift == run.unit_shift && open.access == run.access) {
+            if (run.va + run.size > open.va + open.size) open.size = run.va + run.size - open.va;
+            return;
+        }
+        settle_open();
+        open = run;
+        open_entry = e;
+        open_va = entry_va;
+    };
+    for (unsigned i = 0; i < entries; ++i) {
+        look(p.words[i], i);
+        if (!p.older.empty() && p.older[i] != p.words[i]) look(p.older[i], i);
+    }
+    settle_open();
+    if (level >= config_.regime.first_block_level) {
+        for (unsigned i = 0; i < entries; i += config_.regime.group(level)) check_group({va, level, true}, table, i);
+    }
+}
+
+/// An entry is being replaced: what it said may be cached, and until the store is published may still be walked.
+void Machine::retire(const Entry& old, std::uint64_t va, int level) {
+    if (on_map_ == 0) return;
+    for_each_run(old, va, level, true, [&](const LeafRun& run) { add_stale(run, false); });
+    if (old.kind == Entry::Kind::table) add_stale_table(old.pa, va, level + 1);
+}
+
+void Machine::add_stale(const LeafRun& run, bool published) {
+    const std::uint64_t region = region_of(run.va);
+    auto& leaves = stale_[region].leaves;
+    const int by = published ? -1 : static_cast<int>(cpu_);
+    for (StaleLeaves& s : leaves) {
+        if (s.unit_shift != run.unit_shift || s.level != run.level || !(s.access == run.access) || s.cpus != on_map_ ||
+            s.unpublished_by != by) {
+            continue;
+        }
+        if (s.va <= run.va && run.va + run.size <= s.va + s.size) return;
+        if (s.va + s.size == run.va && !published) {
+            s.size += run.size;
+            return;
+        }
+    }
+    leaves.push_back({run.va, run.size, run.unit_shift, run.descriptor_shift, run.level, run.access, on_map_, by, 0});
+    if (!published) unpublished_regions_[cpu_].push_back(region);
+}
+
+void Machine::add_stale_table(std::uint64_t table, std::uint64_t va, int level) {
+    Page& p = page(table);
+    for (Ref& ref : p.refs) {
+        if (ref == Ref{va, level, true}) {
+            ref.live = false;
+            break;
+        }
+    }
+    const std::uint64_t region = region_of(va);
+    stale_[region].tables.push_back(
+        {va, config_.regime.bytes(level - 1), level, table, on_map_, static_cast<int>(cpu_), 0});
+    unpublished_regions_[cpu_].push_back(region);
+    if (level == 3) return;
+    for (unsigned i = 0; i < p.words.size(); ++i) {
+        const Entry e = config_.regime.decode(level, p.words[i]);
+        if (e.kind == Entry::Kind::table) add_stale_table(e.pa, va + (std::uint64_t{i} << config_.regime.shift(level)), level + 1);
+    }
+}
+
+void Machine::drop_stale_table(const StaleTable& stale) {
+    Page& p = page(stale.table);
+    const auto it = std::find(p.refs.begin(), p.refs.end(), Ref{stale.va, stale.level, false});
+    if (it != p.refs.end()) p.refs.erase(it);
+}
+
+// ---- the scenario's side --------------------------------------------------------------------------------------------------
+
+void Machine::enter(unsigned cpu, std::uint64_t root) {
+    const unsigned current = cpu_;
+    cpu_ = cpu;
+    Event e;
+    e.call = "install";
+    e.table = root;
+    event(e, Where::current());
+    if (!installed_) {
+        root_ = root;
+        installed_ = true;
+        on_map_ |= std::uint64_t{1} << cpu;
+        const std::uint64_t half = config_.regime.va_bits;
+        const auto first = reference_.pages().begin();
+        const std::uint64_t va = first == reference_.pages().end() ? 0 : first->first + config_.offset;
+        link(root, va >> half << half, config_.regime.root_level());
+    } else {
+        if (root != root_) report("machine", "a CPU enters with another root", root);
+        on_map_ |= std::uint64_t{1} << cpu;
+        for (auto& [region, stale] : stale_) { // unpublished stores: the newcomer may walk the old words too
+            for (StaleLeaves& s : stale.leaves) {
+                if (s.unpublished_by >= 0) s.cpus |= std::uint64_t{1} << cpu;
+            }
+            for (StaleTable& s : stale.tables) {
+                if (s.unpublished_by >= 0) s.cpus |= std::uint64_t{1} << cpu;
+            }
+        }
+    }
+    cpu_ = current;
+}
+
+void Machine::leave(unsigned cpu) {
+    const std::uint64_t bit = std::uint64_t{1} << cpu;
+    on_map_ &= ~bit;
+    for (auto& [region, stale] : stale_) {
+        for (StaleLeaves& s : stale.leaves) s.cpus &= ~bit;
+        for (StaleTable& s : stale.tables) {
+            s.cpus &= ~bit;
+            if (s.cpus == 0) drop_stale_table(s);
+        }
+        std::erase_if(stale.leaves, [](const StaleLeaves& s) { return s.cpus == 0; });
+        std::erase_if(stale.tables, [](const StaleTable& s) { return s.cpus == 0; });
+    }
+}
+
+void Machine::begin_quiescence() { quiescent_ = true; }
+
+void Machine::end_quiescence() {
+    quiescent_ = false;
+    // Everything that is visible now must agree with everything that may still be cached.
+    for (const auto& [start, pages] : reference_.pages()) check_stale({PhysAddr{start}, pages.end - start});
+    if (!any_intolerant(on_map_)) return;
+    Entry root;
+    root.kind = Entry::Kind::table;
+    root.pa = root_;
+    const Page& p = page(root_);
+    if (p.refs.empty()) return;
+    for_each_run(root, p.refs.front().va, config_.regime.root_level() - 1, true,
+                 [&](const LeafRun& run) { check_conflicts(run); });
+}
+
+unsigned Machine::begin_change(PhysRange range, Effect effect, bool breaks, const std::string& name) {
+    const unsigned id = next_operation_++;
+    operation_ranges_[id] = range;
+    reference_.begin(id, range, std::move(effect), breaks);
+    Event e;
+    e.call = "begin";
+    e.va = range.start.value() + config_.offset;
+    e.size = range.size;
+    e.text = fmt::format("#{} {}", id, name);
+    event(e, Where::current());
+    return id;
+}
+
+void Machine::end_change(unsigned id, Outcome outcome) {
+    const PhysRange range = operation_ranges_.at(id);
+    operation_ranges_.erase(id);
+    Event e;
+    e.call = "end";
+    e.text = fmt::format("#{} {}", id, outcome == Outcome::done ? "done" : outcome == Outcome::deferred ? "deferred" : "failed");
+    event(e, Where::current());
+    if (outcome == Outcome::failed) {
+        reference_.fail(id);
+    } else {
+        reference_.succeed(id, outcome == Outcome::deferred);
+    }
+    verify(range);
+    check_stale(range);
+}
+
+void Machine::deferred_flushed(PhysRange range) {
+    reference_.flushed(range);
+    check_stale(range);
+}
+
+void Machine::set_granules(PhysRange range, bool shared) {
+    // Keep maximal disjoint ranges: cut what overlaps, then insert.
+    std::uint64_t start = range.start.value(), end = range.end().value();
+    auto it = shared_granules_.lower_bound(start);
+    if (it != shared_granules_.begin() && std::prev(it)->second >= start) --it;
+    while (it != shared_granules_.end() && it->first <= end) {
+        const auto [s, e] = *it;
+        it = shared_granules_.erase(it);
+        if (shared) {
+            start = std::min(start, s);
+            end = std::max(end, e);
+        } else {
+            if (s < start) shared_granules_[s] = start;
+            if (e > end) shared_granules_[end] = e;
+        }
+    }
+    if (shared) shared_granules_[start] = end;
+    // What may be used of the range must not contradict the host's new view.
+    for (const bool write : {false}) {
+        for (std::uint64_t pa = range.start.value(); pa < range.end().value(); pa += std::uint64_t{1} << config_.regime.page_shift) {
+            const Reference::Pages* pages = reference_.find(PhysAddr{pa});
+            if (pages == nullptr) continue;
+            for (const Access& a : pages->allowed) {
+                if (a.valid && a.shared != shared) {
+                    report("realm", fmt::format("the host changes {:#x} while '{}' may be used", pa, describe(a)), pa);
+                    return;
+                }
+            }
+            (void)write;
+        }
+    }
+}
+
+void Machine::verify(PhysRange range) {
+    const Regime& r = config_.regime;
+    if (!installed_) return;
+    std::uint64_t pa = range.start.value();
+    while (pa < range.end().value()) {
+        const std::uint64_t va = pa + config_.offset;
+        std::uint64_t table = root_;
+        int level = r.root_level();
+        Entry e;
+        std::uint64_t size = 0;
+        for (;; ++level) {
+            const unsigned index = static_cast<unsigned>(va >> r.shift(level)) & (r.entries(level) - 1);
+            e = r.decode(level, page(table).words[index]);
+            size = r.bytes(level);
+            if (e.kind != Entry::Kind::table) break;
+            table = e.pa;
+        }
+        const std::uint64_t next = std::min(align_to(va, r.shift(level)) + size - config_.offset, range.end().value());
+        for (std::uint64_t at = pa; at < next;) {
+            const Reference::Pages* pages = reference_.find(PhysAddr{at});
+            if (pages == nullptr) {
+                if (e.kind != Entry::Kind::empty) report("P3 neighbours", fmt::format("{:#x} is mapped but is no RAM", at), at);
+                const auto mapped = reference_.mapped_in({PhysAddr{at}, next - at});
+                at = mapped ? mapped->value() : next;
+                continue;
+            }
+            const std::uint64_t until = std::min(pages->end, next);
+            if (pages->base.size() > 1 && pages->in_flight.empty() && e.is_leaf()) {
+                const auto& base = pages->base;
+                if (std::find(base.begin(), base.end(), e.access) != base.end()) {
+                    reference_.settle({PhysAddr{at}, until - at}, e.access);
+                    pages = reference_.find(PhysAddr{at});
+                }
+            }
+            const auto& states = pages->in_flight.empty() ? pages->base : pages->allowed;
+            const bool ok = e.is_leaf() && std::find(states.begin(), states.end(), e.access) != states.end();
+            if (!ok) {
+                report("P1 translation", fmt::format("{:#x} is '{}' but should be '{}'", at,
+                                                     e.is_leaf() ? describe(e.access) : "not mapped", describe(states.front())), at);
+                return;
+            }
+            if (e.pa + (at + config_.offset - align_to(va, r.shift(level))) != at) {
+                report("P1 translation", fmt::format("{:#x} leads elsewhere", at), at);
+                return;
+            }
+            at = until;
+        }
+        pa = next;
+    }
+}
+
+Machine::Reach Machine::reach(unsigned cpu, PhysAddr pa, bool write, bool execute) const {
+    Reach reach;
+    const auto consider = [&](const Access& a) {
+        const bool ok = a.valid && (!write || a.writable) && (!execute || a.executable);
+        (ok ? reach.may_succeed : reach.may_fault) = true;
+    };
+    const Reference::Pages* pages = reference_.find(pa);
+    if (pages == nullptr) return {false, true};
+    // Fresh walks show one of the states that the reference allows (checked as they arise); caches may hold more.
+    for (const Access& a : pages->allowed) consider(a);
+    const std::uint64_t va = pa.value() + config_.offset;
+    const auto it = stale_.find(region_of(va));
+    if (it != stale_.end()) {
+        for (const StaleLeaves& s : it->second.leaves) {
+            if (s.va <= va && va - s.va < s.size && (s.cpus >> cpu & 1) != 0) consider(s.access);
+        }
+    }
+    return reach;
+}
+
+std::size_t Machine::stale_entries() const {
+    std::size_t n = 0;
+    for (const auto& [region, stale] : stale_) n += stale.leaves.size() + stale.tables.size();
+    return n;
+}
+
+// ---- the platform's side ----------------------------------------------------------------------------------------------------
+
+std::uint64_t Machine::load(std::uint64_t table, unsigned index, Where where) {
+    yield("load");
+    const Page& p = own_page(table, false);
+    const std::uint64_t word = p.words[index];
+    Event e;
+    e.call = "load";
+    e.table = table;
+    e.index = index;
+    e.count = 1;
+    e.value = word;
+    event(e, where);
+    return word;
+}
+
+void Machine::store(std::uint64_t table, unsigned index, std::uint64_t value, Where where) {
+    yield("store");
+    Event e;
+    e.call = "store";
+    e.order = "relaxed";
+    e.table = table;
+    e.index = index;
+    e.count = 1;
+    e.value = value;
+    event(e, where);
+    write_word(table, own_page(table, true), index, value);
+}
+
+void Machine::fill(std::uint64_t table, unsigned first, unsigned count, std::uint64_t value, std::uint64_t step, Where where) {
+    yield("fill");
+    Event e;
+    e.call = "fill";
+    e.order = "plain";
+    e.table = table;
+    e.index = first;
+    e.count = count;
+    e.value = value;
+    e.step = step;
+    event(e, where);
+    Page& p = own_page(table, true);
+    for (const Ref& ref : p.refs) {
+        if (ref.live) {
+            report("P1 translation", fmt::format("a plain fill of the table at {:#x}, which is linked at {:#x}", table, ref.va), table);
+            break;
+        }
+    }
+    for (unsigned i = 0; i < count; ++i) write_word(table, p, first + i, value + i * step);
+}
+
+void Machine::update(std::uint64_t table, unsigned first, unsigned count, std::uint64_t clear, std::uint64_t set, Where where) {
+    for (unsigned i = first; i < first + count; ++i) {
+        yield("update"); // each descriptor is a store of its own
+        Event e;
+        e.call = "update";
+        e.order = "relaxed";
+        e.table = table;
+        e.index = i;
+        e.count = 1;
+        Page& p = own_page(table, true);
+        e.value = (p.words[i] & ~clear) | set;
+        event(e, where);
+        write_word(table, p, i, e.value);
+    }
+}
+
+void Machine::summarize(std::uint64_t table, unsigned first, unsigned count, std::uint64_t expected, std::uint64_t step,
+                        std::uint64_t& any, std::uint64_t& all, Where where) {
+    yield("summarize");
+    const Page& p = own_page(table, false);
+    Event e;
+    e.call = "summarize";
+    e.table = table;
+    e.index = first;
+    e.count = count;
+    e.value = expected;
+    e.step = step;
+    event(e, where);
+    any = 0;
+    all = ~std::uint64_t{0};
+    for (unsigned i = 0; i < count; ++i) {
+        const std::uint64_t difference = p.words[first + i] ^ (expected + i * step);
+        any |= difference;
+        all &= difference;
+    }
+}
+
+void Machine::barrier(const char* name, bool completes_invalidations, Where where) {
+    yield(name);
+    Event e;
+    e.call = name;
+    e.order = completes_invalidations ? "DSB ISH" : "DSB ISHST";
+    event(e, where);
+    for (const std::uint64_t pa : unpublished_pages_[cpu_]) {
+        Page& p = page(pa);
+        p.unpublished_by &= ~(std::uint64_t{1} << cpu_);
+        if (p.unpublished_by == 0) p.older.clear();
+    }
+    unpublished_pages_[cpu_].clear();
+    for (const std::uint64_t region : unpublished_regions_[cpu_]) {
+        RegionStale& stale = stale_[region];
+        for (StaleLeaves& s : stale.leaves) {
+            if (s.unpublished_by == static_cast<int>(cpu_)) s.unpublished_by = -1, s.settled = sequence_;
+        }
+        for (StaleTable& s : stale.tables) {
+            if (s.unpublished_by == static_cast<int>(cpu_)) s.unpublished_by = -1, s.settled = sequence_;
+        }
+    }
+    unpublished_regions_[cpu_].clear();
+    if (!completes_invalidations) return;
+    for (const PendingInvalidation& invalidation : invalidations_[cpu_]) apply(invalidation);
+    invalidations_[cpu_].clear();
+}
+
+void Machine::context_barrier(Where where) {
+    yield("barrier_context");
+    Event e;
+    e.call = "barrier_context";
+    e.order = "ISB";
+    event(e, where);
+}
+
+void Machine::invalidate(std::uint64_t va, std::uint64_t size, InvalidationScope scope, std::uint64_t targets, Where where) {
+    yield("invalidate");
+    Event e;
+    e.call = size == 0 ? "invalidate_all" : size == std::uint64_t{1} << config_.regime.page_shift ? "invalidate" : "invalidate_range";
+    e.va = va;
+    e.size = size;
+    e.level = scope.level;
+    e.leaves_only = scope.leaves_only;
+    event(e, where);
+    invalidations_[cpu_].push_back({va, size, scope, targets, sequence_});
+}
+
+/// An invalidation has completed: it removes what had settled before it was issued.
+void Machine::apply(const PendingInvalidation& inv) {
+    const auto apply_to = [&](RegionStale& stale) {
+        std::vector<StaleLeaves> kept;
+        for (const StaleLeaves& s : stale.leaves) {
+            const bool all = inv.size == 0;
+            const std::uint64_t end = inv.va + inv.size;
+            const bool hit = (all || (s.va < end && inv.va < s.va + s.size)) && s.unpublished_by < 0 &&
+                             s.settled < inv.issued && (s.cpus & inv.targets) != 0 &&
+                             (inv.scope.level == InvalidationScope::any_level || inv.scope.level == s.level);
+            if (!hit) {
+                kept.push_back(s);
+                continue;
+            }
+            // A leaf is hit as a whole, but a contiguous group may be cached descriptor by descriptor.
+            const unsigned shift = s.descriptor_shift;
+            const std::uint64_t from = all ? s.va : std::max(s.va, align_to(inv.va, shift));
+            const std::uint64_t to = all ? s.va + s.size : std::min(s.va + s.size, align_to(end - 1, shift) + (std::uint64_t{1} << shift));
+            const auto keep = [&](std::uint64_t start, std::uint64_t stop, std::uint64_t cpus, bool whole_units) {
+                if (start >= stop || cpus == 0) return;
+                StaleLeaves rest = s;
+                rest.va = start;
+                rest.size = stop - start;
+                rest.cpus = cpus;
+                if (!whole_units) rest.unit_shift = shift;
+                kept.push_back(rest);
+            };
+            const bool units = (from & ((std::uint64_t{1} << s.unit_shift) - 1)) == 0 && (to & ((std::uint64_t{1} << s.unit_shift) - 1)) == 0;
+            keep(s.va, from, s.cpus, units);
+            keep(to, s.va + s.size, s.cpus, units);
+            keep(from, to, s.cpus & ~inv.targets, true);
+        }
+        stale.leaves = std::move(kept);
+        if (inv.scope.leaves_only) return;
+        std::erase_if(stale.tables, [&](StaleTable& s) {
+            const bool hit = (inv.size == 0 || (s.va < inv.va + inv.size && inv.va < s.va + s.size)) && s.unpublished_by < 0 &&
+                             s.settled < inv.issued && inv.scope.level == InvalidationScope::any_level;
+            if (hit) s.cpus &= ~inv.targets;
+            if (s.cpus != 0) return false;
+            drop_stale_table(s);
+            return true;
+        });
+    };
+    if (inv.size == 0) {
+        for (auto& [region, stale] : stale_) apply_to(stale);
+        return;
+    }
+    const std::uint64_t first = region_of(inv.va), last = region_of(inv.va + inv.size - 1);
+    if (last - first > stale_.size()) {
+        for (auto& [region, stale] : stale_) {
+            if (first <= region && region <= last) apply_to(stale);
+        }
+        return;
+    }
+    for (std::uint64_t region = first; region <= last; ++region) {
+        const auto it = stale_.find(region);
+        if (it != stale_.end()) apply_to(it->second);
+    }
+}
+
+void Machine::acquire(Lock& lock, Where where) {
+    yield("acquire");
+    if (lock.held) {
+        if (scheduler_ != nullptr) {
+            scheduler_->wait("a lock", [&lock] { return !lock.held; });
+        } else {
+            report("lock protocol", fmt::format("CPU {} waits for a lock that CPU {} holds: nobody would release it", cpu_, lock.owner), 0);
+        }
+    }
+    lock.held = true;
+    lock.owner = cpu_;
+    ++locks_held_[cpu_];
+    Event e;
+    e.call = "acquire";
+    event(e, where);
+}
+
+void Machine::release(Lock& lock, Where where) {
+    yield("release");
+    if (!lock.held || lock.owner != cpu_) report("lock protocol", "a lock is released by who doesn't hold it", 0);
+    lock.held = false;
+    --locks_held_[cpu_];
+    Event e;
+    e.call = "release";
+    event(e, where);
+}
+
+bool Machine::take_table(std::uint64_t& pa, bool atomic, Where where) {
+    yield("take_table");
+    Event e;
+    e.call = "take_table";
+    e.text = atomic ? "atomic" : "";
+    if (locks_held_[cpu_] != 0) report("lock protocol", "tables are taken with a lock held", 0);
+    const bool none = tables_left == 0 || (free_tables_.empty() && next_table_ == config_.table_pool.start.value());
+    if (none) {
+        e.text += " none";
+        event(e, where);
+        return false;
+    }
+    if (!free_tables_.empty()) {
+        pa = free_tables_.back();
+        free_tables_.pop_back();
+    } else {
+        next_table_ -= std::uint64_t{1} << config_.regime.page_shift;
+        pa = next_table_;
+    }
+    --tables_left;
+    ++tables_in_use_;
+    e.table = pa;
+    event(e, where);
+    Page& p = page(pa);
+    p.owned = true;
+    // What a recycled page may hold at worst: valid leaves and tables that lead elsewhere.
+    const std::uint64_t garbage = 0x0060'0000'dead'0703 | (std::uint64_t{1} << config_.regime.page_shift);
+    for (unsigned i = 0; i < p.words.size(); ++i) p.words[i] = garbage + (std::uint64_t{i} << config_.regime.page_shift);
+    p.older.clear();
+    p.unpublished_by = 0;
+    return true;
+}
+
+void Machine::give_table(std::uint64_t pa, Where where) {
+    yield("give_table");
+    Event e;
+    e.call = "give_table";
+    e.table = pa;
+    event(e, where);
+    Page& p = page(pa);
+    if (!p.owned) report("P4 all or nothing", fmt::format("the table {:#x} is given back twice", pa), pa);
+    for (const Ref& ref : p.refs) {
+        report("P7 reclaim", fmt::format("the table {:#x} is given back while {} may still reach it at {:#x}", pa,
+                                         ref.live ? "every walk" : "a walk cache", ref.va), pa);
+        break;
+    }
+    p.owned = false;
+    --tables_in_use_;
+    ++tables_left;
+    free_tables_.push_back(pa);
+}
+
+void Machine::table_writes(bool begin, Where where) {
+    Event e;
+    e.call = begin ? "begin_table_writes" : "end_table_writes";
+    event(e, where);
+    if (begin) {
+        ++write_sections_[cpu_];
+    } else {
+        --write_sections_[cpu_];
+    }
+}
+
+void Machine::walker(bool enter, Where where) {
+    yield(enter ? "walker_enter" : "walker_exit");
+    Event e;
+    e.call = enter ? "walker_enter" : "walker_exit";
+    event(e, where);
+    if (enter) {
+        epochs_.enter(cpu_);
+    } else {
+        epochs_.exit(cpu_);
+    }
+}
+
+std::uint64_t Machine::grace_stamp(Where where) {
+    yield("grace_stamp");
+    Event e;
+    e.call = "grace_stamp";
+    event(e, where);
+    return epochs_.stamp();
+}
+
+bool Machine::grace_elapsed(std::uint64_t stamp, Where where) {
+    yield("grace_elapsed");
+    Event e;
+    e.call = "grace_elapsed";
+    event(e, where);
+    return epochs_.elapsed(stamp);
+}
+
+void Machine::relax(Where where) {
+    yield("relax");
+    Event e;
+    e.call = "relax";
+    event(e, where);
+}
+
+} // namespace directmap::machine

@@ -1,0 +1,178 @@
+#include "machine/reference.hpp"
+
+#include <algorithm>
+
+namespace directmap::machine {
+
+namespace {
+
+void insert(std::vector<Access>& set, const Access& access) {
+    if (std::find(set.begin(), set.end(), access) == set.end()) set.push_back(access);
+}
+
+} // namespace
+
+void Reference::map(PhysRange range, const Access& access) {
+    Pages pages;
+    pages.end = range.end().value();
+    pages.base = pages.allowed = {access};
+    pages_[range.start.value()] = pages;
+}
+
+void Reference::cut(std::uint64_t at) {
+    auto it = pages_.upper_bound(at);
+    if (it == pages_.begin()) return;
+    --it;
+    if (it->first == at || it->second.end <= at) return;
+    Pages upper = it->second;
+    it->second.end = at;
+    pages_.emplace_hint(std::next(it), at, std::move(upper));
+}
+
+void Reference::for_each(PhysRange range, const std::function<void(Pages&)>& visit) {
+    cut(range.start.value());
+    cut(range.end().value());
+    for (auto it = pages_.lower_bound(range.start.value()); it != pages_.end() && it->first < range.end().value(); ++it) {
+        visit(it->second);
+    }
+}
+
+/// All states that the changes in flight can lead to, in any order, and what is still cached from before.
+void Reference::close(Pages& pages) const {
+    std::vector<Access> states = pages.base;
+    for (bool grown = true; grown;) {
+        grown = false;
+        for (const unsigned id : pages.in_flight) {
+            const Operation& operation = operations_.at(id);
+            const std::size_t before = states.size();
+            for (std::size_t i = 0; i < before; ++i) insert(states, operation.effect(states[i]));
+            grown = grown || states.size() != before;
+        }
+    }
+    bool breaks = false;
+    for (const unsigned id : pages.in_flight) breaks = breaks || operations_.at(id).breaks;
+    if (breaks) {
+        const std::size_t before = states.size();
+        for (std::size_t i = 0; i < before; ++i) {
+            Access broken = states[i];
+            broken.valid = false;
+            insert(states, broken);
+        }
+    }
+    for (const Access& old : pages.older) insert(states, old);
+    pages.allowed = std::move(states);
+}
+
+void Reference::merge(PhysRange range) {
+    auto it = pages_.lower_bound(range.start.value());
+    if (it != pages_.begin()) --it;
+    while (it != pages_.end() && it->first <= range.end().value()) {
+        const auto next = std::next(it);
+        if (next == pages_.end()) break;
+        const Pages &a = it->second, &b = next->second;
+        if (a.end == next->first && a.in_flight.empty() && b.in_flight.empty() && a.base == b.base && a.older == b.older) {
+            it->second.end = b.end;
+            pages_.erase(next);
+        } else {
+            it = next;
+        }
+    }
+}
+
+void Reference::begin(unsigned id, PhysRange range, Effect effect, bool breaks) {
+    operations_[id] = {range, std::move(effect), breaks};
+    for_each(range, [&](Pages& pages) {
+        pages.in_flight.push_back(id);
+        close(pages);
+    });
+}
+
+void Reference::succeed(unsigned id, bool deferred) {
+    const Operation operation = operations_.at(id);
+    for_each(operation.range, [&](Pages& pages) {
+        std::erase(pages.in_flight, id);
+        if (deferred) pages.older = pages.allowed;
+        // Applied last, or before any of those still in flight.
+        close(pages);
+        std::vector<Access> states;
+        std::vector<Access> possible = pages.base;
+        for (const unsigned other : pages.in_flight) {
+            const std::size_t before = possible.size();
+            for (std::size_t i = 0; i < before; ++i) insert(possible, operations_.at(other).effect(possible[i]));
+        }
+        for (const Access& state : possible) insert(states, operation.effect(state));
+        pages.base = std::move(states);
+        close(pages);
+    });
+    operations_.erase(id);
+    merge(operation.range);
+}
+
+void Reference::fail(unsigned id) {
+    const Operation operation = operations_.at(id);
+    for_each(operation.range, [&](Pages& pages) {
+        std::erase(pages.in_flight, id);
+        close(pages);
+    });
+    operations_.erase(id);
+    merge(operation.range);
+}
+
+void Reference::flushed(PhysRange range) {
+    for_each(range, [&](Pages& pages) {
+        pages.older.clear();
+        close(pages);
+    });
+    merge(range);
+}
+
+void Reference::settle(PhysRange range, const Access& access) {
+    for_each(range, [&](Pages& pages) {
+        if (!pages.in_flight.empty()) return;
+        pages.base = {access};
+        close(pages);
+    });
+    merge(range);
+}
+
+std::optional<PhysAddr> Reference::forbids(PhysRange range, const Access& access) const {
+    std::uint64_t at = range.start.value();
+    auto it = pages_.upper_bound(at);
+    if (it != pages_.begin()) --it;
+    for (; at < range.end().value(); ++it) {
+        while (it != pages_.end() && it->second.end <= at) ++it;
+        if (it == pages_.end() || it->first > at) return PhysAddr{at}; // not RAM
+        const auto& allowed = it->second.allowed;
+        const bool ok = std::any_of(allowed.begin(), allowed.end(), [&](const Access& state) {
+            return access.valid ? state == access : !state.valid;
+        });
+        if (!ok) return PhysAddr{at};
+        at = it->second.end;
+    }
+    return std::nullopt;
+}
+
+std::optional<PhysAddr> Reference::mapped_in(PhysRange range) const {
+    auto it = pages_.upper_bound(range.start.value());
+    if (it != pages_.begin() && std::prev(it)->second.end > range.start.value()) return range.start;
+    if (it == pages_.end() || it->first >= range.end().value()) return std::nullopt;
+    return PhysAddr{it->first};
+}
+
+const Reference::Pages* Reference::find(PhysAddr page) const {
+    auto it = pages_.upper_bound(page.value());
+    if (it == pages_.begin()) return nullptr;
+    --it;
+    return it->second.end > page.value() ? &it->second : nullptr;
+}
+
+bool Reference::accessible(PhysAddr page, bool write, unsigned writable_keys) const {
+    const Pages* pages = find(page);
+    if (pages == nullptr) return false;
+    return std::all_of(pages->allowed.begin(), pages->allowed.end(), [&](const Access& state) {
+        if (!state.valid || state.shared || state.type > 1) return false;
+        return !write || (state.writable && (writable_keys >> state.key & 1) != 0);
+    });
+}
+
+} // namespace directmap::machine
