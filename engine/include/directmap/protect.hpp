@@ -64,9 +64,10 @@ template <Format F, Platform P>
     return stride;
 }
 
-/// Changes that must break before they make: every leaf that needs it becomes invalid (with its group bit cleared, so
+/// Changes that must break before they make: every leaf that changes becomes invalid (with its group bit cleared, so
 /// that no half of a group speaks for the other), is flushed everywhere, and only then gets its new value, group
-/// bit included. In between, accesses to these pages fault; the caller owns them.
+/// bit included. In between, accesses to these pages fault; the caller owns them. Leaves of the range whose own change
+/// could be made in place are broken too: one flush serves all.
 template <Format F, Platform P>
 void commit_break(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysRange part, Change change,
                   const Plan<typename P::Table>& plan) {
@@ -87,7 +88,7 @@ void commit_break(Core<F, P>& core, typename Core<F, P>::RegionState& region, Ph
         const DescriptorChange spelled = core.format.spell(run.level, change);
         for (unsigned i = run.first; i < run.first + run.count; ++i) {
             const Descriptor d = platform.load(run.table, i);
-            if (!d.any_of(F::valid_mask) || !spelled.difference(d).any_of(F::break_mask)) continue;
+            if (!d.any_of(F::valid_mask) || spelled.difference(d).without(F::software_mask).empty()) continue;
             const bool grouped = d.any_of(F::contiguous_mask);
             const Descriptor marks = F::broken_mask | (grouped ? F::regroup_mask : Descriptor{});
             if (grouped) account_group(run.level, i, false);

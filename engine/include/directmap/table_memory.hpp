@@ -20,7 +20,7 @@ public:
     [[nodiscard]] Descriptor load(Table table, unsigned index) const { return Descriptor::from_bits(get_word(table + index)); }
     void store(Table table, unsigned index, Descriptor value) const { put_word(table + index, value.bits()); }
 
-    void fill(Table table, unsigned first, unsigned count, Descriptor value, std::uint64_t step) const {
+    [[gnu::noinline]] void fill(Table table, unsigned first, unsigned count, Descriptor value, std::uint64_t step) const {
         std::uint64_t* words = table + first;
         std::uint64_t* const end = words + count;
         std::uint64_t next = value.bits();
@@ -40,7 +40,7 @@ public:
         for (; words != end; ++words, next += step) put_word(words, next);
     }
 
-    void update(Table table, unsigned first, unsigned count, DescriptorChange change) const {
+    [[gnu::noinline]] void update(Table table, unsigned first, unsigned count, DescriptorChange change) const {
         std::uint64_t* words = table + first;
         std::uint64_t* const end = words + count;
         const std::uint64_t keep = ~change.clear.bits(), set = change.set.bits();
@@ -55,7 +55,7 @@ public:
         for (; words != end; ++words) put_word(words, (get_word(words) & keep) | set);
     }
 
-    [[nodiscard]] RunSummary summarize(Table table, unsigned first, unsigned count, Descriptor expected,
+    [[gnu::noinline, nodiscard]] RunSummary summarize(Table table, unsigned first, unsigned count, Descriptor expected,
                                        std::uint64_t step) const {
         const std::uint64_t* words = table + first;
         const std::uint64_t* const end = words + count;
