@@ -33,6 +33,8 @@ concept Format = requires(const F f, int level, Descriptor d, PhysAddr pa, Attri
     { F::broken_mask } -> std::convertible_to<Descriptor>;
     { F::software_mask } -> std::convertible_to<Descriptor>;
     { F::break_mask } -> std::convertible_to<Descriptor>;
+    { F::key_mask } -> std::convertible_to<Descriptor>;
+    { F::key_bits(0u) } -> std::same_as<Descriptor>;
     { f.leaf(level, pa, a) } -> std::same_as<Descriptor>;
     { F::table(pa) } -> std::same_as<Descriptor>;
     { F::is_table(level, d) } -> std::same_as<bool>;
@@ -83,6 +85,7 @@ struct Core {
     unsigned flush_ceiling = 512;      ///< single-address invalidations before the whole map is invalidated
     CollapsePolicy policy = CollapsePolicy::on_request;
     std::uint64_t quiet_time = 0;      ///< background collapse leaves alone what changed more recently
+    unsigned table_key = 0; ///< protection key of table pages; 0: tables aren't protected
     Gate gate{};
     Stock stock{};
     typename P::Lock reclaim_lock{};
@@ -113,6 +116,16 @@ struct Core {
         return G::has_groups(level) && aligned_for(G::shift(level) + G::group_shift(level)) && gate.contiguous_allowed();
     }
 };
+
+/// Whether tables whose own mapping a change touches stay readable and, in a write section, writable.
+template <Format F, Platform P>
+[[nodiscard]] bool keeps_tables(const Core<F, P>& core, Change change) {
+    const Attributes to = change.values();
+    if (change.names_valid() && !to.valid()) return false;
+    if (change.names_writable() && !to.writable()) return false;
+    if (change.names_key() && to.key() != core.table_key) return false;
+    return !change.names_memory_type() && !change.names_shared();
+}
 
 /// Holds a region's lock for a scope.
 template <Format F, Platform P>

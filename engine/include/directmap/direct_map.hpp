@@ -26,6 +26,7 @@ struct Config {
     std::uint64_t offset = 0; ///< VA − PA, aligned to pages; the more it is aligned, the larger the leaves
     CollapsePolicy policy = CollapsePolicy::on_request;
     std::uint64_t quiet_time = 0;  ///< background collapse leaves alone what changed more recently (Platform::now units)
+    unsigned table_key = 0;        ///< protection key of table pages (P9); 0: tables aren't protected
     unsigned flush_ceiling = 512;  ///< single-address invalidations before the whole map is invalidated
 };
 
@@ -102,6 +103,7 @@ public:
         core_.offset = config.offset;
         core_.policy = config.policy;
         core_.quiet_time = config.quiet_time;
+        core_.table_key = config.table_key;
         core_.flush_ceiling = config.flush_ceiling;
         core_.regions = regions;
     }
@@ -117,6 +119,13 @@ public:
     [[nodiscard]] PhysAddr root() const { return core_.root; }
     [[nodiscard]] VirtAddr virt(PhysAddr pa) const { return core_.virt(pa); }
     [[nodiscard]] PhysAddr phys(VirtAddr va) const { return PhysAddr{va.value() - core_.offset}; }
+
+    /// The tables that changing `range` so would take now: a pure read, for callers that must know beforehand. Errors: as
+    /// `protect` would answer.
+    [[nodiscard]] Result<unsigned> tables_needed(PhysRange range, Change change, ChangeOptions options = {}) {
+        if (auto r = check(range, change); !r) return r.error();
+        return plan_tables(core_, range, change, options);
+    }
 
     /// Changes attributes of `range`, splitting leaves that straddle its ends and no others (P5). When it returns, every
     /// CPU uses the new attributes (P2) and nothing outside of the range has changed or faulted (P3).

@@ -254,7 +254,7 @@ private:
 /// Cuts what straddles the ends of a part, changing no attribute.
 template <Format F, Platform P>
 [[nodiscard]] Result<void> cut_part(Core<F, P>& core, PhysRange part, ChangeOptions options) {
-    typename Core<F, P>::TableReserve reserve{core.platform, core.stock, options.atomic};
+    typename Core<F, P>::TableReserve reserve{core.platform, core.stock, options.atomic, options.loan};
     auto& region = core.region_of(part.start);
     for (;;) {
         unsigned wanted = 0;
@@ -262,7 +262,7 @@ template <Format F, Platform P>
             RegionGuard<F, P> guard{core, region};
             Plan<typename P::Table> plan;
             bool failed = false;
-            const Error error = plan_change(core, part, Change{}.fixed(true), plan, failed);
+            const Error error = plan_change(core, part, Change{}.fixed(true), options, plan, failed);
             if (failed) return error;
             if (!plan.low.needed() && !plan.high.needed()) return {};
             if (!options.quiescent) {

@@ -15,6 +15,10 @@ struct ChangeOptions {
     /// No CPU translates through the map until the call returns, and tables are reached another way: leaves may be
     /// resized whatever the gate says.
     bool quiescent = false;
+    /// The caller owns the pages that carry the table key (the table pool): it alone may change them.
+    bool owns_tables = false;
+    /// Tables that the caller brings; then no other source is asked. Null: the platform's source, or the stock.
+    TableLoan* loan = nullptr;
 };
 
 /// A leaf that straddles an end of the range, or the group that does.
@@ -104,6 +108,18 @@ template <Format F, Platform P>
     return false;
 }
 
+/// Whether the run holds a page with the table key: only the pool may change those. Without a key in the run, or without
+/// a table key at all, that costs one test.
+template <Format F, Platform P>
+[[nodiscard]] bool holds_table_pages(Core<F, P>& core, const Run<typename P::Table>& run, RunSummary summary) {
+    if (core.table_key == 0 || !summary.any.any_of(F::key_mask)) return false;
+    const Descriptor key = F::key_bits(core.table_key);
+    for (unsigned i = 0; i < run.count; ++i) {
+        if ((core.platform.load(run.table, run.first + i) & F::key_mask) == key) return true;
+    }
+    return false;
+}
+
 template <Format F>
 [[nodiscard]] Error static_leaf(PhysAddr where) {
     return {ErrorCode::unsupported, where, 0, "a leaf of fixed size would have to be resized"};
@@ -114,8 +130,8 @@ template <Format F>
 /// Plans `change` of `part`, which lies in one region. Errors: not_mapped (the first hole), unsupported (a fixed leaf
 /// straddles an end), incompatible (the part holds a table that the change has to reach afterwards).
 template <Format F, Platform P>
-[[nodiscard]] Error plan_change(Core<F, P>& core, PhysRange part, Change change, Plan<typename P::Table>& plan,
-                                bool& failed) {
+[[nodiscard]] Error plan_change(Core<F, P>& core, PhysRange part, Change change, ChangeOptions options,
+                                Plan<typename P::Table>& plan, bool& failed) {
     using G = typename F::geometry;
     P& platform = core.platform;
     failed = true;
@@ -155,8 +171,11 @@ template <Format F, Platform P>
                 if (altered.any_of(F::break_mask)) plan.breaks = true;
                 if (!only_validates && !altered.without(F::software_mask).empty()) plan.stale = true;
             }
-            if (run.through_range && core.platform.tables_mapped_here() && (plan.breaks || plan.stale)) {
+            if (run.through_range && core.platform.tables_mapped_here() && !keeps_tables(core, change)) {
                 return {ErrorCode::incompatible, part.start, 0, "the range maps page tables that the change has to edit"};
+            }
+            if (!options.owns_tables && detail::holds_table_pages(core, run, summary)) {
+                return {ErrorCode::incompatible, pa, 0, "the range holds protected page tables"};
             }
             if (summary.any.any_of(F::contiguous_mask)) plan.groups = plan.groups || detail::alters_group(core, run, summary, spelled);
         }

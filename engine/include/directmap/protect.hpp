@@ -236,8 +236,9 @@ void commit(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysRang
     if (plan.stale && !plan.breaks) {
         stale.add({core.virt(part.start), part.size, stride_after_cut(core, part, plan), scope});
     }
-    region.touched = true;
-    region.last_change = core.platform.now();
+    // Background collapse looks at these without the lock.
+    __atomic_store_n(&region.touched, true, __ATOMIC_RELAXED);
+    __atomic_store_n(&region.last_change, core.platform.now(), __ATOMIC_RELAXED);
 }
 
 } // namespace detail
@@ -252,7 +253,7 @@ template <Format F, Platform P>
     P& platform = core.platform;
     const bool mapped_here = platform.tables_mapped_here();
     const bool one_region = core.region_end(range.start, range.end()) == range.end();
-    typename CoreType::TableReserve reserve{platform, core.stock, options.atomic};
+    typename CoreType::TableReserve reserve{platform, core.stock, options.atomic, options.loan};
     StaleSet later;
 
     if (!one_region) {
@@ -266,7 +267,7 @@ template <Format F, Platform P>
             Plan<typename P::Table> plan;
             bool failed = false;
             const PhysRange part{pa, end - pa};
-            const Error error = plan_change(core, part, change, plan, failed);
+            const Error error = plan_change(core, part, change, options, plan, failed);
             if (failed) return error;
             if (plan.resizes && !options.quiescent) {
                 if (auto open = detail::check_gate(core, pa); !open) return open;
@@ -295,7 +296,7 @@ template <Format F, Platform P>
             RegionGuard<F, P> guard{core, region};
             Plan<typename P::Table> plan;
             bool failed = false;
-            const Error error = plan_change(core, part, change, plan, failed);
+            const Error error = plan_change(core, part, change, options, plan, failed);
             if (failed) {
                 result = error;
                 break;
@@ -347,6 +348,23 @@ template <Format F, Platform P>
         }
     }
     return result;
+}
+
+/// The tables that `change_range` would take now.
+template <Format F, Platform P>
+[[nodiscard]] Result<unsigned> plan_tables(Core<F, P>& core, PhysRange range, Change change, ChangeOptions options) {
+    unsigned tables = 0;
+    for (PhysAddr pa = range.start; pa < range.end();) {
+        const PhysAddr end = core.region_end(pa, range.end());
+        WalkerSection<P> walker{core.platform};
+        Plan<typename P::Table> plan;
+        bool failed = false;
+        const Error error = plan_change(core, {pa, end - pa}, change, options, plan, failed);
+        if (failed) return error;
+        tables += plan.tables;
+        pa = end;
+    }
+    return tables;
 }
 
 } // namespace directmap

@@ -45,6 +45,14 @@ private:
     unsigned low_water_ = 0;
 };
 
+/// Tables that a caller brings along for its own change, so that the change asks nobody: the table pool's refill, which
+/// must not re-enter the pool. What isn't used stays in the loan.
+struct TableLoan {
+    static constexpr unsigned capacity = 4; ///< the worst case of any geometry with three leaf levels
+    PhysAddr pages[capacity];
+    unsigned count = 0;
+};
+
 /// The tables of one change. Taken with no lock held; what the change didn't use goes back when the reserve goes out of
 /// scope, on success and on error alike (promise P4).
 template <Platform P, unsigned worst_tables>
@@ -52,13 +60,20 @@ class Reserve {
 public:
     using Stock = TableStock<P, worst_tables>;
 
-    Reserve(P& platform, Stock& stock, bool atomic) : platform_{platform}, stock_{stock}, atomic_{atomic} {}
+    static_assert(worst_tables <= TableLoan::capacity);
+
+    Reserve(P& platform, Stock& stock, bool atomic, TableLoan* loan = nullptr)
+        : platform_{platform}, stock_{stock}, loan_{loan}, atomic_{atomic} {}
     Reserve(const Reserve&) = delete;
     Reserve& operator=(const Reserve&) = delete;
     ~Reserve() { // an atomic caller's tables came from the stock, so there is room for them
         for (; count_ != 0; --count_) {
             const PhysAddr pa = pages_[count_ - 1];
-            if (!atomic_ || !stock_.put(platform_, pa)) platform_.give_table(pa);
+            if (loan_ != nullptr) {
+                loan_->pages[loan_->count++] = pa;
+            } else if (!atomic_ || !stock_.put(platform_, pa)) {
+                platform_.give_table(pa);
+            }
         }
     }
 
@@ -67,7 +82,12 @@ public:
     [[nodiscard]] bool fill(unsigned wanted) {
         while (count_ < wanted) {
             PhysAddr pa;
-            if (!(atomic_ ? stock_.take(platform_, pa) : platform_.take_table(pa, false))) return false;
+            if (loan_ != nullptr) {
+                if (loan_->count == 0) return false;
+                pa = loan_->pages[--loan_->count];
+            } else if (!(atomic_ ? stock_.take(platform_, pa) : platform_.take_table(pa, false))) {
+                return false;
+            }
             pages_[count_++] = pa;
         }
         return true;
@@ -80,6 +100,7 @@ public:
 private:
     P& platform_;
     Stock& stock_;
+    TableLoan* loan_;
     bool atomic_;
     unsigned count_ = 0;
     PhysAddr pages_[worst_tables];

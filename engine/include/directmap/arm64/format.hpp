@@ -52,7 +52,11 @@ struct Format {
     static constexpr Descriptor broken_mask = Descriptor::from_bits(std::uint64_t{1} << 57);
     /// Bits that hardware ignores.
     static constexpr Descriptor software_mask = Descriptor::from_bits(std::uint64_t{0xf} << 55);
-    static constexpr Descriptor read_only_mask = Descriptor::from_bits(1u << 7);
+    static constexpr Descriptor key_mask = Descriptor::from_bits(std::uint64_t{7} << 60);
+    /// What a leaf with this protection key has under `key_mask`.
+    [[nodiscard]] static constexpr Descriptor key_bits(unsigned key) {
+        return Descriptor::from_bits(std::uint64_t{key & 7} << 60);
+    }
 
     /// Bits whose change must break before it makes while the leaf is valid, whatever the BBM level: output address
     /// (realm sharing is an address bit), memory type, shareability.
