@@ -322,6 +322,7 @@ void Machine::changed(const Ref& ref, std::uint64_t table, unsigned index, std::
 void Machine::link(std::uint64_t table, std::uint64_t va, int level) {
     Page& p = page(table);
     if (!p.owned) report("P7 reclaim", fmt::format("{:#x} is linked at {:#x} but is not a table", table, va), table);
+    check_table_key(table);
     p.refs.push_back({va, level, true});
     const unsigned shift = config_.regime.shift(level);
     const unsigned entries = config_.regime.entries(level);
@@ -848,7 +849,6 @@ bool Machine::take_table(std::uint64_t& pa, bool atomic, Where where) {
     Event e;
     e.call = "take_table";
     e.text = atomic ? "atomic" : "";
-    if (locks_held_[cpu_] != 0) report("lock protocol", "tables are taken with a lock held", 0);
     const bool none = tables_left == 0 || (free_tables_.empty() && next_table_ == config_.table_pool.start.value());
     if (none) {
         e.text += " none";
@@ -863,17 +863,23 @@ bool Machine::take_table(std::uint64_t& pa, bool atomic, Where where) {
         pa = next_table_;
     }
     --tables_left;
-    ++tables_in_use_;
     e.table = pa;
     event(e, where);
+    own_table(pa);
+    return true;
+}
+
+void Machine::own_table(std::uint64_t pa) {
+    if (locks_held_[cpu_] != 0) report("lock protocol", "tables are taken with a lock held", pa);
+    ++tables_in_use_;
     Page& p = page(pa);
+    if (p.owned) report("P4 all or nothing", fmt::format("the table {:#x} is handed out twice", pa), pa);
     p.owned = true;
     // What a recycled page may hold at worst: valid leaves and tables that lead elsewhere.
     const std::uint64_t garbage = 0x0060'0000'dead'0703 | (std::uint64_t{1} << config_.regime.page_shift);
     for (unsigned i = 0; i < p.words.size(); ++i) p.words[i] = garbage + (std::uint64_t{i} << config_.regime.page_shift);
     p.older.clear();
     p.unpublished_by = 0;
-    return true;
 }
 
 void Machine::give_table(std::uint64_t pa, Where where) {
@@ -882,6 +888,12 @@ void Machine::give_table(std::uint64_t pa, Where where) {
     e.call = "give_table";
     e.table = pa;
     event(e, where);
+    disown_table(pa);
+    ++tables_left;
+    free_tables_.push_back(pa);
+}
+
+void Machine::disown_table(std::uint64_t pa) {
     Page& p = page(pa);
     if (!p.owned) report("P4 all or nothing", fmt::format("the table {:#x} is given back twice", pa), pa);
     for (const Ref& ref : p.refs) {
@@ -891,8 +903,26 @@ void Machine::give_table(std::uint64_t pa, Where where) {
     }
     p.owned = false;
     --tables_in_use_;
-    ++tables_left;
-    free_tables_.push_back(pa);
+}
+
+/// P9: a page that is a table has the table key in every state that hardware may show, once keys are in force.
+void Machine::check_table_key(std::uint64_t table) {
+    if (!keys_in_force_) return;
+    const Reference::Pages* pages = reference_.find(PhysAddr{table});
+    bool ok = pages != nullptr;
+    for (std::size_t i = 0; ok && i < pages->allowed.size(); ++i) ok = pages->allowed[i].key == config_.table_key;
+    if (!ok) report("P9 protected tables", fmt::format("the table {:#x} may be mapped without the table key", table), table);
+}
+
+void Machine::enforce_keys() {
+    keys_in_force_ = true;
+    for (const auto& [pa, p] : pages_) {
+        if (p.owned && !p.refs.empty()) check_table_key(pa);
+    }
+}
+
+bool Machine::stray_write_faults(PhysAddr page) const {
+    return !reference_.accessible(page, true, config_.table_key == 0 ? ~0u : ~(1u << config_.table_key));
 }
 
 void Machine::table_writes(bool begin, Where where) {

@@ -91,6 +91,14 @@ public:
     /// The host's view of memory sharing (realms): a translation's `shared` must agree with it.
     void set_granules(PhysRange range, bool shared);
 
+    /// From here on every table page must be mapped with the table key before it is linked (P9).
+    void enforce_keys();
+    /// Whether a write to `page` from outside of a write section faults, whatever translation a CPU uses.
+    [[nodiscard]] bool stray_write_faults(PhysAddr page) const;
+    /// For table sources that aren't the machine's own: `pa` becomes a table, with the worst contents; it stops being one.
+    void own_table(std::uint64_t pa);
+    void disown_table(std::uint64_t pa);
+
     /// Compares every page of `range` with the reference, attributes of invalid leaves included.
     void verify(PhysRange range);
     /// Whether some translation that `cpu` may use now allows the access.
@@ -212,6 +220,7 @@ private:
     void check_visible(const Entry& entry, std::uint64_t va, int level);
     void check_conflicts(const LeafRun& run);
     void check_stale(PhysRange range);
+    void check_table_key(std::uint64_t table);
     void link(std::uint64_t table, std::uint64_t va, int level);
     void retire(const Entry& old, std::uint64_t va, int level);
     void add_stale(const LeafRun& run, bool published);
@@ -229,6 +238,7 @@ private:
     std::uint64_t root_ = 0;
     bool installed_ = false;
     bool quiescent_ = false;
+    bool keys_in_force_ = false;
     std::uint64_t on_map_ = 0;
     std::unordered_map<std::uint64_t, Page> pages_;
     std::unordered_map<std::uint64_t, RegionStale> stale_;
