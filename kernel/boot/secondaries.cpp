@@ -76,10 +76,11 @@ void bring_down(unsigned cpu) {
     set_state(cpu, Worker::State::off);
 }
 
-void bring_up_all(const Machine& machine) {
+void bring_up_able(const Machine& machine) {
     if (machine.information.cpu_count > 1 && !psci.available()) fail("several CPUs but no PSCI to start them");
     for (unsigned cpu = 1; cpu < machine.information.cpu_count; ++cpu) {
-        if (!bring_up(cpu, machine)) fail("the gate refused CPU {}", cpu);
+        const bool unable = (machine.command_line.unable_cpus >> cpu & 1) != 0;
+        if (!unable && !bring_up(cpu, machine)) fail("the gate refused CPU {}", cpu);
     }
 }
 

@@ -13,7 +13,8 @@ namespace directmap::kernel {
 /// Turns an idle CPU off.
 void bring_down(unsigned cpu);
 
-/// `bring_up` for all CPUs of the machine.
-void bring_up_all(const Machine& machine);
+/// `bring_up` for the machine's CPUs, but for those that the command line declares unable to tolerate live resizing:
+/// they come late (scenarios/admission.cpp).
+void bring_up_able(const Machine& machine);
 
 } // namespace directmap::kernel

@@ -7,6 +7,7 @@
 #include "device/interrupts.hpp"
 #include "memory/image.hpp"
 #include "memory/kernel_map.hpp"
+#include "scenarios/scenario.hpp"
 
 namespace directmap::kernel {
 
@@ -15,6 +16,16 @@ PhysAddr image_pa;
 } // namespace directmap::kernel
 
 using namespace directmap::kernel;
+
+namespace {
+
+/// Whether CPUs other than the boot CPU are declared unable to tolerate live resizing.
+bool any_unable(const Machine& machine) {
+    const std::uint32_t others = (1u << machine.information.cpu_count) - 2;
+    return (machine.command_line.unable_cpus & others) != 0;
+}
+
+} // namespace
 using directmap::PhysAddr;
 
 extern "C" [[noreturn]] void start(PhysAddr device_tree, PhysAddr image) {
@@ -26,7 +37,11 @@ extern "C" [[noreturn]] void start(PhysAddr device_tree, PhysAddr image) {
     start_interrupt_controller(machine.information);
     start_direct_map(machine);
     start_interrupts();
-    bring_up_all(machine);
-    memory.map->dump([](const char* text, unsigned size) { print("{}", std::string_view{text, size}); });
+    bring_up_able(machine);
+    play_scenarios(machine);
+    if (any_unable(machine)) { // the map is repainted for them; then the same again, by pages
+        admit_unable_cpus(machine);
+        play_scenarios(machine);
+    }
     pass();
 }

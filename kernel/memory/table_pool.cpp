@@ -14,6 +14,7 @@ void TablePool::use(PhysRange range, std::uint64_t va_offset) {
 
 bool TablePool::take(PhysAddr& pa) {
     const SpinGuard guard{lock_};
+    if (allowed_ == 0) return false;
     if (first_free_.value() != 0) {
         pa = first_free_;
         first_free_ = PhysAddr{*pointer(pa)};
@@ -23,6 +24,7 @@ bool TablePool::take(PhysAddr& pa) {
     } else {
         return false;
     }
+    if (allowed_ != ~std::uint64_t{0}) --allowed_;
     ++in_use_;
     if (in_use_ > most_in_use_) most_in_use_ = in_use_;
     return true;

@@ -17,6 +17,10 @@ public:
     /// The pool is reached through another mapping from now on. Called while nobody else uses it.
     void move(std::uint64_t va_offset) { va_offset_ = va_offset; }
 
+    /// For running out on purpose: hands out no more than `pages` from now on.
+    void allow(std::uint64_t pages) { allowed_ = pages; }
+    void allow_all() { allowed_ = ~std::uint64_t{0}; }
+
     [[nodiscard]] bool take(PhysAddr& pa);
     void give(PhysAddr pa);
 
@@ -35,6 +39,7 @@ private:
     std::uint64_t va_offset_ = 0;
     PhysAddr untouched_;
     PhysAddr first_free_; ///< 0: none
+    std::uint64_t allowed_ = ~std::uint64_t{0};
     std::uint64_t in_use_ = 0;
     std::uint64_t most_in_use_ = 0;
 };

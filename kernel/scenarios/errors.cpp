@@ -1,0 +1,68 @@
+// Ranges that are no ranges of the map: a typed error, and nothing changed.
+#include "memory/image.hpp"
+#include "scenarios/access.hpp"
+#include "scenarios/spots.hpp"
+
+namespace directmap::kernel {
+
+void play_errors(Stage& stage) {
+    KernelMap& map = stage.map;
+    const PhysRange span = map.span();
+    const PhysAddr page = stage.arena.start;
+    const Change change = Change{}.writable(false);
+    const auto refused = [&](PhysRange range, ErrorCode code, const char* what) {
+        require_error(map.protect(range, change), code, what);
+        require_error(map.protect_deferred(range, change), code, what);
+        require_error(map.prepare(range), code, what);
+        stage.tally.changes += 3;
+    };
+    constexpr ErrorCode invalid = ErrorCode::invalid_argument;
+    refused({page, 0}, invalid, "an empty range");
+    refused({page + 8, page_size}, invalid, "a misaligned start");
+    refused({page, page_size - 8}, invalid, "a misaligned size");
+    refused({page, align_down(~std::uint64_t{0}, page_size)}, invalid, "a range that wraps around");
+    refused({span.end(), page_size}, invalid, "a page behind RAM");
+    refused({span.start - page_size, page_size}, invalid, "a page before RAM");
+    refused({span.end() - page_size, 2 * page_size}, invalid, "a range that ends behind RAM");
+    require_error(map.translate(span.end()), invalid, "translating behind RAM");
+
+    const PhysRange hole = phys_range(span.start.value(), span.end().value());
+    for (const PhysRange& no_map : stage.machine.information.no_map) {
+        const PhysRange inside{PhysAddr{align_up(no_map.start.value(), page_size)}, page_size};
+        if (!hole.contains(inside.start)) continue;
+        require_error(map.protect(inside, change), ErrorCode::not_mapped, "a hole");
+        require_error(map.translate(inside.start), ErrorCode::not_mapped, "translating a hole");
+        if (!probe_load(stage.va(inside.start)).faulted)
+            fail("memory that must not be mapped can be read at {}", Hex{inside.start.value()});
+        stage.tally.count_fault();
+    }
+
+    // The kernel's own image: read-only in the map, and it stays as it is.
+    const std::uint64_t image_va = stage.va(image_pa);
+    const ProbeResult store = probe_store(image_va, 0);
+    if (!store.faulted) fail("the image can be written through the direct map");
+    if (store.syndrome.fault() != FaultKind::permission) fail("the image is not mapped read-only in the direct map");
+    stage.tally.count_fault();
+    require_error(map.protect({image_pa + page_size, page_size}, Change{}.valid(false)), ErrorCode::unsupported,
+                  "resizing the image's leaf");
+
+    if (!stage.can_resize() && map.gate_mode() == Gate::Mode::closed) {
+        // Where a CPU can't tolerate it, a change that needs a resize is refused and one that doesn't works.
+        PhysRange large;
+        map.walk(span, [&](const Leaf& leaf) {
+            if (leaf.mapped && !leaf.attributes.fixed() && leaf.range.size != page_size) large = leaf.range;
+            return large.empty();
+        });
+        if (!large.empty() && !large.overlaps(memory.tables.range())) {
+            require_error(map.protect({large.start, page_size}, change), ErrorCode::unsupported,
+                          "a resize that a CPU can't tolerate");
+            require(map.protect(large, change), "changing a whole leaf");
+            require(map.protect(large, Change{}.writable(true)), "restoring a whole leaf");
+            require_error(map.collapse(large), ErrorCode::unsupported, "a collapse that a CPU can't tolerate");
+            stage.tally.changes += 4;
+        }
+    }
+    check_attributes(stage, {page, 4 * page_size}, Attributes{});
+}
+
+} // namespace directmap::kernel

@@ -1,0 +1,57 @@
+// Leaves of every size split and healed, over and over, while the other CPUs use what they map.
+#include "scenarios/crew.hpp"
+#include "scenarios/spots.hpp"
+
+namespace directmap::kernel {
+
+namespace {
+
+/// A range of whole pages in `leaf`, smaller than it.
+PhysRange random_part(Stage& stage, PhysRange leaf) {
+    const std::uint64_t pages = leaf.size / page_size;
+    const std::uint64_t first = stage.random.below(pages);
+    // Mostly a few pages, sometimes up to the end of the leaf.
+    const std::uint64_t most = stage.random.one_in(4) ? pages - first : 3;
+    std::uint64_t count = 1 + stage.random.below(most);
+    if (first + count > pages) count = pages - first;
+    if (count == pages) --count;
+    return {leaf.start + first * page_size, count * page_size};
+}
+
+void resize_repeatedly(Stage& stage, PhysRange leaf, LeafSize size) {
+    const std::uint64_t rounds = stage.rounds(40);
+    for (std::uint64_t round = 0; round < rounds; ++round) {
+        const PhysRange part = random_part(stage, leaf);
+        Field field{stage};
+        field.add_neighbours_of(part);
+        field.add(leaf.start - page_size);
+        field.add(leaf.end());
+        Crew crew{field};
+        for (unsigned repetition = 0; repetition < 8; ++repetition) {
+            const Change tighter = stage.random.one_in(2) ? Change{}.valid(false) : Change{}.writable(false);
+            require(stage.map.protect(part, tighter), "splitting a leaf");
+            crew.tend_alone();
+            const auto split = stage.map.translate(part.start);
+            require(split, "translating what was split");
+            if (split.value().leaf.bytes() > part.size) fail("the leaf at {} was not split", Hex{part.start.value()});
+            require(stage.map.protect(part, Change{}.valid(true).writable(true)), "restoring a leaf");
+            heal(stage, leaf);
+            static_cast<void>(stage.map.reclaim());
+            crew.tend_alone();
+            const auto healed = stage.map.translate(part.start);
+            require(healed, "translating what was collapsed");
+            if (healed.value().leaf != size) fail("the leaf at {} did not become whole again", Hex{leaf.start.value()});
+            stage.tally.count_change();
+        }
+    }
+}
+
+} // namespace
+
+void play_resizes(Stage& stage) {
+    for_each_leaf_size(stage, [&](PhysRange leaf, LeafSize size) {
+        if (size.bytes() != page_size) resize_repeatedly(stage, leaf, size);
+    });
+}
+
+} // namespace directmap::kernel
