@@ -54,7 +54,7 @@ bool Machine::any_intolerant(std::uint64_t cpus) const {
 
 Machine::Page& Machine::page(std::uint64_t pa) {
     Page& p = pages_[pa];
-    if (p.words.empty()) p.words.assign(std::size_t{1} << config_.regime.index_bits, 0);
+    if (p.words.empty()) p.words = Words{1u << config_.regime.index_bits, 0, 0};
     return p;
 }
 
@@ -88,6 +88,20 @@ Machine::LeafRun Machine::run_of(const Entry& entry, std::uint64_t va, int level
     return run;
 }
 
+/// Whether a whole table of `level` holds leaves that agree and continue one another. Says no when finding out would take
+/// a look at every word.
+bool Machine::is_one_run(const Words& words, std::uint64_t va, int level) const {
+    const Regime& r = config_.regime;
+    // Words that advance by a leaf's size differ in the address alone if the last one's address is where it must be: a
+    // carry out of the address field would have cost address bits.
+    if (level < r.first_block_level || !words.advance_by(r.bytes(level))) return false;
+    const unsigned entries = r.entries(level);
+    const Entry first = r.decode(level, words[0]), last = r.decode(level, words[entries - 1]);
+    return first.is_leaf() && last.kind == first.kind && last.access == first.access &&
+           last.contiguous == first.contiguous && last.pa == first.pa + (entries - 1) * r.bytes(level) &&
+           pa_of(va) == first.pa;
+}
+
 /// Visits the runs of valid leaves below an entry (or the entry itself); with `older_too` also those that unpublished
 /// stores have replaced.
 template <class Visit>
@@ -99,6 +113,13 @@ void Machine::for_each_run(const Entry& entry, std::uint64_t va, int level, bool
     if (entry.kind != Entry::Kind::table) return;
     const Page& p = page(entry.pa);
     const unsigned shift = config_.regime.shift(level + 1);
+    if (p.older.empty() && is_one_run(p.words, va, level + 1)) {
+        const Entry first = config_.regime.decode(level + 1, p.words[0]);
+        LeafRun run = run_of(first, va, level + 1);
+        run.size = config_.regime.entries(level + 1) * config_.regime.bytes(level + 1);
+        if (first.access.valid) visit(run);
+        return;
+    }
     LeafRun open;
     const auto add = [&](std::uint64_t word, unsigned i) {
         const Entry child = config_.regime.decode(level + 1, word);
@@ -254,14 +275,18 @@ void Machine::check_group(const Ref& ref, std::uint64_t table, unsigned index) {
 
 // ---- what changes when a word changes -----------------------------------------------------------------------------------
 
-void Machine::write_word(std::uint64_t table, Page& p, unsigned index, std::uint64_t value) {
+/// The page is about to be written: until a barrier, walks may see what it holds now.
+void Machine::mark_unpublished(std::uint64_t table, Page& p) {
     if (p.older.empty()) p.older = p.words;
-    if ((p.unpublished_by >> cpu_ & 1) == 0) {
-        p.unpublished_by |= std::uint64_t{1} << cpu_;
-        unpublished_pages_[cpu_].push_back(table);
-    }
+    if ((p.unpublished_by >> cpu_ & 1) != 0) return;
+    p.unpublished_by |= std::uint64_t{1} << cpu_;
+    unpublished_pages_[cpu_].push_back(table);
+}
+
+void Machine::write_word(std::uint64_t table, Page& p, unsigned index, std::uint64_t value) {
+    mark_unpublished(table, p);
     const std::uint64_t old = p.words[index];
-    p.words[index] = value;
+    p.words.set(index, value);
     if (p.refs.empty()) return;
     const std::vector<Ref> refs = p.refs; // a change may add and remove some
     for (const Ref& ref : refs) changed(ref, table, index, old, value);
@@ -326,6 +351,14 @@ void Machine::link(std::uint64_t table, std::uint64_t va, int level) {
     p.refs.push_back({va, level, true});
     const unsigned shift = config_.regime.shift(level);
     const unsigned entries = config_.regime.entries(level);
+    if (p.older.empty() && is_one_run(p.words, va, level)) { // groups agree, too
+        const Entry first = config_.regime.decode(level, p.words[0]);
+        LeafRun run = run_of(first, va, level);
+        run.size = std::uint64_t{entries} << shift;
+        check_leaves(run, first, va);
+        if (first.access.valid) check_conflicts(run);
+        return;
+    }
     LeafRun open;
     Entry open_entry;
     std::uint64_t open_va = 0;
@@ -555,15 +588,23 @@ void Machine::verify(PhysRange range) {
         std::uint64_t table = root_;
         int level = r.root_level();
         Entry e;
-        std::uint64_t size = 0;
+        std::uint64_t size = 0; // of what the entry, or a table of entries that say the same, maps from `start` on
+        std::uint64_t start = 0;
         for (;; ++level) {
             const unsigned index = static_cast<unsigned>(va >> r.shift(level)) & (r.entries(level) - 1);
-            e = r.decode(level, page(table).words[index]);
+            const Words& words = page(table).words;
+            e = r.decode(level, words[index]);
+            start = align_to(va, r.shift(level));
             size = r.bytes(level);
-            if (e.kind != Entry::Kind::table) break;
-            table = e.pa;
+            if (e.kind == Entry::Kind::table) {
+                table = e.pa;
+                continue;
+            }
+            const std::uint64_t table_start = start - index * size;
+            if (is_one_run(words, table_start, level)) size *= r.entries(level) - index;
+            break;
         }
-        const std::uint64_t next = std::min(align_to(va, r.shift(level)) + size - config_.offset, range.end().value());
+        const std::uint64_t next = std::min(start + size - config_.offset, range.end().value());
         for (std::uint64_t at = pa; at < next;) {
             const Reference::Pages* pages = reference_.find(PhysAddr{at});
             if (pages == nullptr) {
@@ -587,7 +628,7 @@ void Machine::verify(PhysRange range) {
                                                      e.is_leaf() ? describe(e.access) : "not mapped", describe(states.front())), at);
                 return;
             }
-            if (e.pa + (at + config_.offset - align_to(va, r.shift(level))) != at) {
+            if (e.pa + (at + config_.offset - start) != at) {
                 report("P1 translation", fmt::format("{:#x} leads elsewhere", at), at);
                 return;
             }
@@ -670,6 +711,11 @@ void Machine::fill(std::uint64_t table, unsigned first, unsigned count, std::uin
             break;
         }
     }
+    if (count == p.words.size() && p.refs.empty()) { // nobody sees it: all at once
+        mark_unpublished(table, p);
+        p.words = Words{count, value, step};
+        return;
+    }
     for (unsigned i = 0; i < count; ++i) write_word(table, p, first + i, value + i * step);
 }
 
@@ -719,7 +765,7 @@ void Machine::barrier(const char* name, bool completes_invalidations, Where wher
     for (const std::uint64_t pa : unpublished_pages_[cpu_]) {
         Page& p = page(pa);
         p.unpublished_by &= ~(std::uint64_t{1} << cpu_);
-        if (p.unpublished_by == 0) p.older.clear();
+        if (p.unpublished_by == 0) p.older = {};
     }
     unpublished_pages_[cpu_].clear();
     for (const std::uint64_t region : unpublished_regions_[cpu_]) {
@@ -876,9 +922,9 @@ void Machine::own_table(std::uint64_t pa) {
     if (p.owned) report("P4 all or nothing", fmt::format("the table {:#x} is handed out twice", pa), pa);
     p.owned = true;
     // What a recycled page may hold at worst: valid leaves and tables that lead elsewhere.
-    const std::uint64_t garbage = 0x0060'0000'dead'0703 | (std::uint64_t{1} << config_.regime.page_shift);
-    for (unsigned i = 0; i < p.words.size(); ++i) p.words[i] = garbage + (std::uint64_t{i} << config_.regime.page_shift);
-    p.older.clear();
+    const std::uint64_t page_size = std::uint64_t{1} << config_.regime.page_shift;
+    p.words = Words{p.words.size(), 0x0060'0000'dead'0703 | page_size, page_size};
+    p.older = {};
     p.unpublished_by = 0;
 }
 

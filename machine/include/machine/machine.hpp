@@ -22,6 +22,7 @@
 #include "machine/events.hpp"
 #include "machine/reference.hpp"
 #include "machine/regime.hpp"
+#include "machine/words.hpp"
 
 namespace directmap::machine {
 
@@ -159,8 +160,8 @@ private:
         friend bool operator==(const Ref&, const Ref&) = default;
     };
     struct Page {
-        std::vector<std::uint64_t> words;
-        std::vector<std::uint64_t> older; ///< the words at the last barrier, while stores are unpublished
+        Words words;
+        Words older; ///< the words at the last barrier, while stores are unpublished
         std::uint64_t unpublished_by = 0; ///< CPUs
         std::vector<Ref> refs;
         bool owned = false; ///< handed out as a table
@@ -213,6 +214,7 @@ private:
     void event(Event& e, Where where);
     void yield(const char* call);
 
+    void mark_unpublished(std::uint64_t table, Page& page);
     void write_word(std::uint64_t table, Page& page, unsigned index, std::uint64_t value);
     void changed(const Ref& ref, std::uint64_t table, unsigned index, std::uint64_t old_word, std::uint64_t new_word);
     void check_group(const Ref& ref, std::uint64_t table, unsigned index);
@@ -227,6 +229,7 @@ private:
     void add_stale_table(std::uint64_t table, std::uint64_t va, int level);
     void drop_stale_table(const StaleTable& stale);
     [[nodiscard]] LeafRun run_of(const Entry& entry, std::uint64_t va, int level) const;
+    [[nodiscard]] bool is_one_run(const Words& words, std::uint64_t va, int level) const;
     template <class Visit>
     void for_each_run(const Entry& entry, std::uint64_t va, int level, bool older_too, Visit&& visit);
     void apply(const PendingInvalidation& invalidation);
