@@ -24,17 +24,18 @@ public:
     /// False when the table source ran out; then every table built so far is complete enough to be freed.
     [[nodiscard]] bool map(const Segment& segment) {
         return map_entries(core_.platform.table(core_.root), G::root_level, segment.range.start, segment.range.end(),
-                           segment, false);
+                           segment);
     }
 
 private:
-    /// Entries of `table` from `pa` to `end`, which it covers. A `fresh` table's entries there hold garbage.
-    bool map_entries(Table table, int level, PhysAddr pa, PhysAddr end, const Segment& segment, bool fresh) {
+    /// Entries of `table` from `pa` to `end`, which it covers.
+    [[nodiscard, gnu::noinline]] bool map_entries(Table table, int level, PhysAddr pa, PhysAddr end,
+                                                  const Segment& segment) {
         P& platform = core_.platform;
         const unsigned shift = G::shift(level);
-        const std::uint64_t size = std::uint64_t{1} << shift;
-        const bool leaves = level == G::last_level ||
-                            (level >= G::first_leaf_level && !segment.by_pages && core_.aligned_for(shift));
+        const std::uint64_t size = G::bytes(level);
+        const bool leaves =
+            level == G::last_level || (level >= G::first_leaf_level && !segment.by_pages && core_.aligned_for(shift));
         while (pa < end) {
             const unsigned index = G::index(level, core_.va_of(pa));
             const PhysAddr next = core_.entry_start(pa, shift) + size;
@@ -43,61 +44,74 @@ private:
                 pa = fill_leaves(table, level, index, pa, end, segment);
                 continue;
             }
-            PhysAddr child;
-            const Descriptor d = fresh ? Descriptor{} : platform.load(table, index);
-            if (d.empty()) {
-                if (!platform.take_table(child, false)) {
-                    if (fresh) platform.fill(table, index, G::index(level, core_.va_of(end - 1)) - index + 1, Descriptor{}, 0);
-                    return false;
-                }
-                const unsigned first = G::index(level + 1, core_.va_of(pa));
-                const unsigned last = G::index(level + 1, core_.va_of(stop - 1));
-                const Table below = platform.table(child);
-                platform.fill(below, 0, first, Descriptor{}, 0);
-                platform.fill(below, last + 1, G::table_entries - last - 1, Descriptor{}, 0);
-                platform.fill(table, index, 1, F::table(child), 0);
-            } else {
-                child = F::table_address(d);
+            Descriptor link = platform.load(table, index);
+            if (link.empty()) {
+                PhysAddr child;
+                if (!platform.take_table(child, false)) return false;
+                clear(platform.table(child), level + 1, pa, stop);
+                link = F::table(child);
+                platform.fill(table, index, 1, link, 0);
             }
-            if (!map_entries(platform.table(child), level + 1, pa, stop, segment, d.empty())) {
-                if (fresh && stop < end) {
-                    platform.fill(table, index + 1, G::index(level, core_.va_of(end - 1)) - index, Descriptor{}, 0);
-                }
-                return false;
-            }
+            if (!map_entries(platform.table(F::table_address(link)), level + 1, pa, stop, segment)) return false;
             pa = stop;
         }
         return true;
     }
 
-    /// Whole leaves from `pa` on, in one region and one progression of addresses; returns where they end.
+    /// A new table holds garbage. One of the last level, of which there are many, is cleared only where no leaf comes.
+    void clear(Table table, int level, PhysAddr pa, PhysAddr end) {
+        unsigned first = G::table_entries, after = G::table_entries;
+        if (level == G::last_level) {
+            first = G::index(level, core_.va_of(pa));
+            after = G::index(level, core_.va_of(end - 1)) + 1;
+        }
+        core_.platform.fill(table, 0, first, Descriptor{}, 0);
+        core_.platform.fill(table, after, G::table_entries - after, Descriptor{}, 0);
+    }
+
+    /// Whole leaves from `pa` on, in one table and one progression of addresses; returns where they end.
     PhysAddr fill_leaves(Table table, int level, unsigned index, PhysAddr pa, PhysAddr end, const Segment& segment) {
         const unsigned shift = G::shift(level);
-        PhysAddr stop = core_.region_end(pa, end);
         const PhysAddr limit{align_down(pa.value(), F::progression_limit) + F::progression_limit};
-        if (limit < stop) stop = limit;
-        unsigned count = static_cast<unsigned>((stop - pa) >> shift);
-        if (count > G::entries(level) - index) count = G::entries(level) - index;
+        const std::uint64_t whole = ((limit < end ? limit : end) - pa) >> shift;
+        const unsigned room = G::entries(level) - index;
+        const unsigned count = whole < room ? static_cast<unsigned>(whole) : room;
         const Descriptor leaf = core_.format.leaf(level, pa, segment.attributes);
-        auto& region = core_.region_of(pa);
-        const auto fill = [&](unsigned first, unsigned n, Descriptor mark) {
-            if (n == 0) return;
-            core_.platform.fill(table, index + first, n, leaf.advanced(std::uint64_t{first} << shift) | mark,
-                                std::uint64_t{1} << shift);
+        unsigned done = 0;
+        const auto fill_until = [&](unsigned stop, bool contiguous) {
+            if (done == stop) return;
+            const std::uint64_t before = std::uint64_t{done} << shift;
+            core_.platform.fill(table, index + done, stop - done,
+                                leaf.advanced(before) | (contiguous ? F::contiguous_mask : Descriptor{}),
+                                G::bytes(level));
+            account(pa + before, level, contiguous, stop - done);
+            done = stop;
         };
-        unsigned head = count, grouped = 0;
         if (!segment.by_pages && core_.groups_allowed(level)) {
             const unsigned group = G::group_entries(level);
-            head = (0u - index) & (group - 1);
-            if (head > count) head = count;
-            grouped = (count - head) & ~(group - 1);
+            const unsigned head = (0u - index) & (group - 1);
+            if (head < count) {
+                fill_until(head, false);
+                fill_until(head + ((count - head) & ~(group - 1)), true);
+            }
         }
-        fill(0, head, Descriptor{});
-        fill(head, grouped, F::contiguous_mask);
-        fill(head + grouped, count - head - grouped, Descriptor{});
-        if (grouped != 0) count_leaves<G>(region, level, true, grouped);
-        count_leaves<G>(region, level, false, count - grouped);
+        fill_until(count, false);
         return pa + (std::uint64_t{count} << shift);
+    }
+
+    /// Adds `count` neighbouring leaves to the accounts of the regions that they lie in.
+    void account(PhysAddr pa, int level, bool contiguous, unsigned count) {
+        const unsigned shift = G::shift(level);
+        const unsigned index = G::leaf_size_index(level, contiguous), scale = contiguous ? G::group_shift(level) : 0;
+        const std::uint64_t into_region = core_.va_of(pa) & (G::region_bytes - 1);
+        const unsigned room = static_cast<unsigned>((G::region_bytes - into_region) >> shift);
+        auto* region = &core_.region_of(pa);
+        if (count > room) {
+            region++->leaves[index] += room >> scale;
+            const unsigned each = 1u << (G::region_shift - shift);
+            for (count -= room; count > each; count -= each) region++->leaves[index] += each >> scale;
+        }
+        region->leaves[index] += count >> scale;
     }
 
     Core<F, P>& core_;

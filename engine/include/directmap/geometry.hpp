@@ -34,6 +34,23 @@ struct Shape {
     unsigned contiguous_shift[4] = {0, 0, 0, 0}; ///< log2 of the group's entries, by level 0–3; 0: no groups
 };
 
+namespace detail {
+
+/// Small numbers by level, −1 to 3, packed into one word: looking one up shifts a constant and reads no memory.
+class ByLevel {
+public:
+    template <class Value>
+    explicit constexpr ByLevel(Value value_of) {
+        for (int level = -1; level <= 3; ++level) packed_ |= (value_of(level) & 15u) << (4 * (level + 1));
+    }
+    [[nodiscard]] constexpr unsigned operator[](int level) const { return packed_ >> (4 * (level + 1)) & 15u; }
+
+private:
+    std::uint32_t packed_ = 0;
+};
+
+} // namespace detail
+
 /// Everything that follows from a Shape. Levels are numbered as Arm does, the last is always 3.
 template <Shape shape>
 struct Geometry {
@@ -65,13 +82,12 @@ struct Geometry {
 
     /// log2 of the descriptors in a contiguous group of `level`; 0 where the level has none.
     [[nodiscard]] static constexpr unsigned group_shift(int level) {
-        return level < first_leaf_level ? 0 : shape.contiguous_shift[level];
+        constexpr detail::ByLevel shifts{[](int l) { return l < first_leaf_level ? 0 : shape.contiguous_shift[l]; }};
+        return shifts[level];
     }
     [[nodiscard]] static constexpr bool has_groups(int level) { return group_shift(level) != 0; }
     [[nodiscard]] static constexpr unsigned group_entries(int level) { return 1u << group_shift(level); }
-    [[nodiscard]] static constexpr std::uint64_t group_bytes(int level) {
-        return bytes(level) << group_shift(level);
-    }
+    [[nodiscard]] static constexpr std::uint64_t group_bytes(int level) { return bytes(level) << group_shift(level); }
 
     /// Leaf sizes, the largest first. The index into this order is used wherever leaves are counted by size.
     static constexpr unsigned max_leaf_sizes = 6;
@@ -87,10 +103,15 @@ struct Geometry {
         }
         return sizes;
     }();
+    /// `contiguous` only where the level has groups.
     [[nodiscard]] static constexpr unsigned leaf_size_index(int level, bool contiguous) {
-        unsigned index = 0;
-        for (int l = first_leaf_level; l < level; ++l) index += has_groups(l) ? 2u : 1u;
-        return index + (has_groups(level) && !contiguous ? 1u : 0u);
+        constexpr detail::ByLevel singles{[](int l) {
+            unsigned index = 0;
+            while (index < leaf_sizes.count && (leaf_sizes.of[index].level != l || leaf_sizes.of[index].contiguous))
+                ++index;
+            return index;
+        }};
+        return singles[level] - (contiguous ? 1u : 0u);
     }
 
     /// The unit of locking: what the largest leaf covers, so that no leaf straddles two regions.

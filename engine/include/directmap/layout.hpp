@@ -115,29 +115,6 @@ struct Measure {
     std::uint64_t bytes = 0;      ///< mapped
 };
 
-namespace detail {
-
-template <class Range>
-[[nodiscard]] constexpr Result<void> check_sorted(Span<const Range> ranges, std::uint64_t page_size,
-                                                  std::uint64_t limit, const char* disorder) {
-    std::uint64_t previous_end = 0;
-    for (const Range& r : ranges) {
-        const std::uint64_t start = r.range.start.value();
-        const auto fail = [&](const char* why) {
-            return Error{ErrorCode::invalid_argument, r.range.start, 0, why};
-        };
-        if (r.range.size == 0) return fail("an empty range");
-        if (((start | r.range.size) & (page_size - 1)) != 0) return fail("a range that is not aligned to pages");
-        if (start + r.range.size < start) return fail("a range that wraps around");
-        if (start + r.range.size > limit) return fail("a range beyond the map's address space");
-        if (start < previous_end) return fail(disorder);
-        previous_end = start + r.range.size;
-    }
-    return {};
-}
-
-} // namespace detail
-
 /// Checks a layout for a map with VA = PA + `offset`: aligned, sorted, free of overlaps, addressable.
 /// Errors: invalid_argument with the first offending range's start.
 template <class G>
@@ -147,12 +124,28 @@ template <class G>
     if ((offset & (G::page_size - 1)) != 0) {
         return Error{ErrorCode::invalid_argument, PhysAddr{}, 0, "the offset is not aligned to pages"};
     }
-    const std::uint64_t pa_limit = std::uint64_t{1} << G::pa_bits;
-    if (auto r = detail::check_sorted(layout.ram, G::page_size, pa_limit, "RAM ranges overlap or are not sorted"); !r) {
-        return r;
-    }
-    if (auto r = detail::check_sorted(layout.zones, G::page_size, pa_limit, "zones overlap or are not sorted"); !r) {
-        return r;
+    for (bool zones = false;; zones = true) {
+        std::uint64_t previous_end = 0;
+        const std::size_t count = zones ? layout.zones.size() : layout.ram.size();
+        for (std::size_t i = 0; i < count; ++i) {
+            const PhysRange range = zones ? layout.zones[i].range : layout.ram[i].range;
+            const std::uint64_t start = range.start.value(), end = start + range.size;
+            const char* reason = nullptr;
+            if (range.size == 0) {
+                reason = "an empty range";
+            } else if (((start | range.size) & (G::page_size - 1)) != 0) {
+                reason = "a range that is not aligned to pages";
+            } else if (end < start) {
+                reason = "a range that wraps around";
+            } else if (end > std::uint64_t{1} << G::pa_bits) {
+                reason = "a range beyond the map's address space";
+            } else if (start < previous_end) {
+                reason = zones ? "zones overlap or are not sorted" : "RAM ranges overlap or are not sorted";
+            }
+            if (reason != nullptr) return Error{ErrorCode::invalid_argument, range.start, 0, reason};
+            previous_end = end;
+        }
+        if (zones) break;
     }
     // All RAM must lie in one half of the address space: the bits above va_bits are the same from end to end.
     const PhysRange last = layout.ram[layout.ram.size() - 1].range;

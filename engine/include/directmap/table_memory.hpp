@@ -1,7 +1,6 @@
 // Table memory reached through plain pointers: what most kernels have. A platform inherits it and adds `table(pa)`.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "directmap/descriptor.hpp"
@@ -9,22 +8,26 @@
 namespace directmap {
 
 /// Runs of descriptors are read and written as vectors, or word by word where the compiler was told to leave the vector
-/// registers alone, as kernels do. Each word is aligned, so each 64-bit lane is single-copy atomic on every CPU that has
-/// a direct map (Arm ARM B2.2.1; Intel SDM 3A 9.1.1), which a table walker and a lock-free reader rely on.
+/// registers alone, as kernels do. Each word is aligned, so each 64-bit lane is single-copy atomic on every CPU that
+/// has a direct map (Arm ARM B2.2.1; Intel SDM 3A 9.1.1), which a table walker and a lock-free reader rely on.
 /// `shared_readers` asks for relaxed atomic words throughout, for builds whose race detector can't know that.
 template <bool shared_readers = false>
 class DefaultTableMemory {
 public:
     using Table = std::uint64_t*;
 
-    [[nodiscard]] Descriptor load(Table table, unsigned index) const { return Descriptor::from_bits(get_word(table + index)); }
+    [[nodiscard]] Descriptor load(Table table, unsigned index) const {
+        return Descriptor::from_bits(get_word(table + index));
+    }
     void store(Table table, unsigned index, Descriptor value) const { put_word(table + index, value.bits()); }
 
-    [[gnu::noinline]] void fill(Table table, unsigned first, unsigned count, Descriptor value, std::uint64_t step) const {
+    [[gnu::noinline]] void fill(Table table, unsigned first, unsigned count, Descriptor value,
+                                std::uint64_t step) const {
         std::uint64_t* words = table + first;
         std::uint64_t* const end = words + count;
+        std::uint64_t* const blocks_end = words + (count & ~(block - 1));
         std::uint64_t next = value.bits();
-        if (count >= block) {
+        if (words != blocks_end) {
             const Words stride = splat(lanes * step);
             Words nexts = progression(next, step);
             do {
@@ -34,7 +37,7 @@ public:
                     nexts += stride;
                 }
                 words += block;
-            } while (static_cast<std::size_t>(end - words) >= block);
+            } while (words != blocks_end);
             next += (count & ~(block - 1)) * step;
         }
         for (; words != end; ++words, next += step) put_word(words, next);
@@ -43,24 +46,26 @@ public:
     [[gnu::noinline]] void update(Table table, unsigned first, unsigned count, DescriptorChange change) const {
         std::uint64_t* words = table + first;
         std::uint64_t* const end = words + count;
+        std::uint64_t* const blocks_end = words + (count & ~(block - 1));
         const std::uint64_t keep = ~change.clear.bits(), set = change.set.bits();
-        if (count >= block) {
+        if (words != blocks_end) {
             const Words keeps = splat(keep), sets = splat(set);
             do {
 #pragma GCC unroll 8
                 for (unsigned i = 0; i < block; i += lanes) put(words + i, (get(words + i) & keeps) | sets);
                 words += block;
-            } while (static_cast<std::size_t>(end - words) >= block);
+            } while (words != blocks_end);
         }
         for (; words != end; ++words) put_word(words, (get_word(words) & keep) | set);
     }
 
     [[gnu::noinline, nodiscard]] RunSummary summarize(Table table, unsigned first, unsigned count, Descriptor expected,
-                                       std::uint64_t step) const {
+                                                      std::uint64_t step) const {
         const std::uint64_t* words = table + first;
         const std::uint64_t* const end = words + count;
+        const std::uint64_t* const blocks_end = words + (count & ~(block - 1));
         std::uint64_t next = expected.bits(), any = 0, all = ~std::uint64_t{0};
-        if (count >= block) {
+        if (words != blocks_end) {
             const Words stride = splat(lanes * step);
             Words nexts = progression(next, step), anys = splat(any), alls = splat(all);
             // The expected words cost as much as the rest; most callers expect nothing.
@@ -73,7 +78,7 @@ public:
                         alls &= d;
                     }
                     words += block;
-                } while (static_cast<std::size_t>(end - words) >= block);
+                } while (words != blocks_end);
             };
             if (next == 0 && step == 0) {
                 scan([](Words found) { return found; });
@@ -99,8 +104,12 @@ public:
     }
 
 private:
-    static std::uint64_t get_word(const std::uint64_t* word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
-    static void put_word(std::uint64_t* word, std::uint64_t value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
+    static std::uint64_t get_word(const std::uint64_t* word) {
+        return __atomic_load_n(word, __ATOMIC_RELAXED);
+    }
+    static void put_word(std::uint64_t* word, std::uint64_t value) {
+        __atomic_store_n(word, value, __ATOMIC_RELAXED);
+    }
 
 #if defined(__AVX2__)
     static constexpr unsigned lanes = 4;
@@ -115,13 +124,17 @@ private:
 #if defined(__AVX2__) || defined(__SSE2__) || defined(__ARM_NEON)
     typedef std::uint64_t Words __attribute__((vector_size(lanes * sizeof(std::uint64_t)), aligned(8), may_alias));
 
-    static Words splat(std::uint64_t word) { return Words{} + word; }
+    static Words splat(std::uint64_t word) {
+        return Words{} + word;
+    }
     static Words progression(std::uint64_t start, std::uint64_t step) {
         Words words{};
         for (unsigned lane = 0; lane < lanes; ++lane) words[lane] = start + lane * step;
         return words;
     }
-    static std::uint64_t lane_of(Words words, unsigned lane) { return words[lane]; }
+    static std::uint64_t lane_of(Words words, unsigned lane) {
+        return words[lane];
+    }
     static Words get(const std::uint64_t* words) {
         if constexpr (!shared_readers) return *reinterpret_cast<const Words*>(words);
         Words got{};
@@ -138,11 +151,21 @@ private:
 #else
     using Words = std::uint64_t;
 
-    static Words splat(std::uint64_t word) { return word; }
-    static Words progression(std::uint64_t start, std::uint64_t) { return start; }
-    static std::uint64_t lane_of(Words word, unsigned) { return word; }
-    static Words get(const std::uint64_t* words) { return get_word(words); }
-    static void put(std::uint64_t* words, Words value) { put_word(words, value); }
+    static Words splat(std::uint64_t word) {
+        return word;
+    }
+    static Words progression(std::uint64_t start, std::uint64_t) {
+        return start;
+    }
+    static std::uint64_t lane_of(Words word, unsigned) {
+        return word;
+    }
+    static Words get(const std::uint64_t* words) {
+        return get_word(words);
+    }
+    static void put(std::uint64_t* words, Words value) {
+        put_word(words, value);
+    }
 #endif
 };
 
