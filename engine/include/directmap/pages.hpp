@@ -322,14 +322,14 @@ template <Format F, Platform P>
     return result;
 }
 
-/// Undoes `prepare`: the pages may be collapsed again. Nothing else changes. Errors: unsupported for a static leaf.
+/// Undoes `prepare`: the pages may be collapsed again. Nothing else changes. Errors: not_mapped; unsupported for a static
+/// leaf.
 template <Format F, Platform P>
 [[nodiscard]] Result<void> release_range(Core<F, P>& core, PhysRange range) {
     for (PhysAddr pa = range.start; pa < range.end();) {
         WalkerSection<P> walker{core.platform};
         const auto run = find_run(core, pa, range.end());
         const RunSummary summary = core.platform.summarize(run.table, run.first, run.count, Descriptor{}, 0);
-        if (!summary.all.all_of(F::present_mask)) return Error{ErrorCode::not_mapped, pa, 0, "a hole in the range"};
         const bool pages = run.level == F::geometry::last_level && !summary.any.any_of(F::contiguous_mask);
         for (unsigned i = 0; !pages && i < run.count; ++i) {
             const Descriptor d = core.platform.load(run.table, run.first + i);
