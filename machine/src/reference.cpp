@@ -15,6 +15,7 @@ void insert(std::vector<Access>& set, const Access& access) {
 void Reference::map(PhysRange range, const Access& access) {
     Pages pages;
     pages.end = range.end().value();
+    pages.states = {{access, 0}};
     pages.base = pages.allowed = {access};
     pages_[range.start.value()] = pages;
 }
@@ -37,30 +38,39 @@ void Reference::for_each(PhysRange range, const std::function<void(Pages&)>& vis
     }
 }
 
-/// All states that the changes in flight can lead to, in any order, and what is still cached from before.
+/// Every change in flight may take effect at any moment: adds what that leads to, then derives what hardware may show.
 void Reference::close(Pages& pages) const {
-    std::vector<Access> states = pages.base;
-    for (bool grown = true; grown;) {
-        grown = false;
-        for (const unsigned id : pages.in_flight) {
-            const Operation& operation = operations_.at(id);
-            const std::size_t before = states.size();
-            for (std::size_t i = 0; i < before; ++i) insert(states, operation.effect(states[i]));
-            grown = grown || states.size() != before;
+    for (std::size_t i = 0; i < pages.states.size(); ++i) { // grows while it is read
+        for (std::size_t bit = 0; bit < pages.in_flight.size(); ++bit) {
+            const State from = pages.states[i];
+            if ((from.applied >> bit & 1) != 0) continue;
+            const State to{operations_.at(pages.in_flight[bit]).effect(from.access), from.applied | 1u << bit};
+            if (std::find(pages.states.begin(), pages.states.end(), to) == pages.states.end()) pages.states.push_back(to);
         }
     }
+    pages.base.clear();
+    for (const State& state : pages.states) insert(pages.base, state.access);
+    pages.allowed = pages.base;
     bool breaks = false;
     for (const unsigned id : pages.in_flight) breaks = breaks || operations_.at(id).breaks;
     if (breaks) {
-        const std::size_t before = states.size();
-        for (std::size_t i = 0; i < before; ++i) {
-            Access broken = states[i];
+        for (const Access& access : pages.base) {
+            Access broken = access;
             broken.valid = false;
-            insert(states, broken);
+            insert(pages.allowed, broken);
         }
     }
-    for (const Access& old : pages.older) insert(states, old);
-    pages.allowed = std::move(states);
+    for (const Access& old : pages.older) insert(pages.allowed, old);
+}
+
+/// Change `id` has ended: what remains are the states with it applied, or those without it.
+void Reference::end(Pages& pages, unsigned id, bool applied) {
+    const auto at = std::find(pages.in_flight.begin(), pages.in_flight.end(), id);
+    const auto bit = static_cast<unsigned>(at - pages.in_flight.begin());
+    pages.in_flight.erase(at);
+    std::erase_if(pages.states, [&](const State& state) { return ((state.applied >> bit & 1) != 0) != applied; });
+    const std::uint32_t below = (std::uint32_t{1} << bit) - 1;
+    for (State& state : pages.states) state.applied = (state.applied & below) | (state.applied >> 1 & ~below);
 }
 
 void Reference::merge(PhysRange range) {
@@ -70,7 +80,8 @@ void Reference::merge(PhysRange range) {
         const auto next = std::next(it);
         if (next == pages_.end()) break;
         const Pages &a = it->second, &b = next->second;
-        if (a.end == next->first && a.in_flight.empty() && b.in_flight.empty() && a.base == b.base && a.older == b.older) {
+        if (a.end == next->first && a.in_flight.empty() && b.in_flight.empty() && a.base == b.base &&
+            a.older == b.older) {
             it->second.end = b.end;
             pages_.erase(next);
         } else {
@@ -88,34 +99,24 @@ void Reference::begin(unsigned id, PhysRange range, Effect effect, bool breaks) 
 }
 
 void Reference::succeed(unsigned id, bool deferred) {
-    const Operation operation = operations_.at(id);
-    for_each(operation.range, [&](Pages& pages) {
-        std::erase(pages.in_flight, id);
+    const PhysRange range = operations_.at(id).range;
+    for_each(range, [&](Pages& pages) {
         if (deferred) pages.older = pages.allowed;
-        // Applied last, or before any of those still in flight.
-        close(pages);
-        std::vector<Access> states;
-        std::vector<Access> possible = pages.base;
-        for (const unsigned other : pages.in_flight) {
-            const std::size_t before = possible.size();
-            for (std::size_t i = 0; i < before; ++i) insert(possible, operations_.at(other).effect(possible[i]));
-        }
-        for (const Access& state : possible) insert(states, operation.effect(state));
-        pages.base = std::move(states);
+        end(pages, id, true);
         close(pages);
     });
     operations_.erase(id);
-    merge(operation.range);
+    merge(range);
 }
 
 void Reference::fail(unsigned id) {
-    const Operation operation = operations_.at(id);
-    for_each(operation.range, [&](Pages& pages) {
-        std::erase(pages.in_flight, id);
+    const PhysRange range = operations_.at(id).range;
+    for_each(range, [&](Pages& pages) {
+        end(pages, id, false);
         close(pages);
     });
     operations_.erase(id);
-    merge(operation.range);
+    merge(range);
 }
 
 void Reference::flushed(PhysRange range) {
@@ -129,7 +130,7 @@ void Reference::flushed(PhysRange range) {
 void Reference::settle(PhysRange range, const Access& access) {
     for_each(range, [&](Pages& pages) {
         if (!pages.in_flight.empty()) return;
-        pages.base = {access};
+        pages.states = {{access, 0}};
         close(pages);
     });
     merge(range);

@@ -18,14 +18,23 @@ using Effect = std::function<Access(Access)>;
 
 /// Physical pages and what they may look like.
 ///
-/// A page has a set of possible states. Normally one; while a change is in flight on it, also what the change makes of
-/// every state; while a change must break before it makes, also each of those with the valid bit clear. When a change
-/// ends, every state has it applied; while its flush is deferred, the older ones stay possible too.
+/// A page has a set of possible states. Normally one; while a change is in flight on it, each with and without the change
+/// applied, for the change takes effect at some moment between its begin and its end. With several in flight that gives
+/// every order in which they can take effect; when one ends, the states without it (if it failed, those with it) are
+/// gone. While a change must break before it makes, each state also with the valid bit clear; while a flush is
+/// deferred, the older ones stay possible too.
 class Reference {
 public:
+    /// What a page may be, and which of the changes in flight it has already seen (by index in `in_flight`).
+    struct State {
+        Access access;
+        std::uint32_t applied = 0;
+        friend bool operator==(const State&, const State&) = default;
+    };
     struct Pages {
         std::uint64_t end = 0;            ///< exclusive
-        std::vector<Access> base;         ///< before the changes in flight
+        std::vector<State> states;
+        std::vector<Access> base;         ///< what the tables may say: the states' attributes
         std::vector<Access> older;        ///< still possible until a deferred flush completes
         std::vector<unsigned> in_flight;  ///< operations
         std::vector<Access> allowed;      ///< the closure: what hardware may show
@@ -68,6 +77,7 @@ private:
     void cut(std::uint64_t at);
     void for_each(PhysRange range, const std::function<void(Pages&)>& visit);
     void close(Pages& pages) const;
+    static void end(Pages& pages, unsigned id, bool applied);
     void merge(PhysRange range);
 
     std::map<std::uint64_t, Pages> pages_;
