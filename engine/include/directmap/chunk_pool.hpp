@@ -5,7 +5,7 @@
 //   4 pages      |.##.|                               at worst
 //
 // Attributes are given to whole chunks and stay on free pages, so taking and giving a page never touches the map and is
-// allowed in any context. The pool that holds page tables themselves is this with a split reserve on top (TablePool).
+// allowed in any context. The pool that holds page tables themselves is this with reserves for splits and for its own refill (table_pool_config).
 #pragma once
 
 #include <concepts>
@@ -67,14 +67,14 @@ struct PoolStatistics {
     std::uint64_t chunks[3] = {}; ///< frames, sixteens and fours taken from the source so far
 };
 
-/// A pool of pages that all have one change of attributes applied.
+/// A pool of pages that all have one change of attributes applied. `Map` is a DirectMap, or what wraps one.
 ///
 /// Locks, each held alone: a magazine's, then the pool's; no map lock is ever taken with one of them held.
-template <Format F, Platform P, ChunkSource Source>
+template <class Map, ChunkSource Source>
 class ChunkPool {
 public:
-    using G = typename F::geometry;
-    using Map = DirectMap<F, P>;
+    using G = typename Map::G;
+    using P = typename Map::PlatformType;
     using Lock = typename P::Lock;
 
     static constexpr unsigned frame_shift = G::shift(2) < 21 ? G::shift(2) : 21;
@@ -90,7 +90,7 @@ public:
     struct Config {
         Change give;            ///< what the pool's pages have
         Change restore;         ///< what makes them ordinary again
-        bool own_tables = false;///< the map's tables come from this pool: refill lends its own (TablePool)
+        bool own_tables = false; ///< the map's tables come from this pool; see become_table_source
         unsigned split_reserve = 0;  ///< pages that normal requests leave
         unsigned refill_reserve = 0; ///< pages that everybody but a refill leaves
     };
@@ -152,7 +152,7 @@ public:
     }
 
     /// Takes a chunk from the source, the largest to be had, and gives it the pool's attributes. No map lock is held, and
-    /// the tables for it are the pool's own if it is the map's table source: nothing re-enters. A failure leaves the
+    /// the tables for it are the pool's own if it is the map's table source: nothing re-enters it. A failure leaves the
     /// reserve as it was. Errors: no_tables, busy (another refill is under way), whatever `protect` says.
     [[nodiscard]] Result<void> refill() {
         bool other = false;
@@ -215,6 +215,18 @@ public:
         }
         platform_.release(lock_);
         return result;
+    }
+
+    /// From here on the pool is the map's table source, and lends the tables for its own changes. Before (the pool's first
+    /// chunks), they come from the platform, which still asks an early source. Errors: no_tables if the pool doesn't
+    /// hold its reserve yet: refill first.
+    [[nodiscard]] Result<void> become_table_source() {
+        platform_.acquire(lock_);
+        const bool ready = free_ >= config_.split_reserve + config_.refill_reserve;
+        if (ready) config_.own_tables = true;
+        platform_.release(lock_);
+        if (ready) return {};
+        return Error{ErrorCode::no_tables, PhysAddr{}, config_.split_reserve + config_.refill_reserve, "the reserve is not filled yet"};
     }
 
     /// Free pages outside of magazines.
@@ -490,7 +502,6 @@ template <class Pool>
     typename Pool::Config config;
     config.give = Change{}.key(table_key);
     config.restore = Change{}.key(0);
-    config.own_tables = true;
     config.split_reserve = Pool::G::worst_tables;
     config.refill_reserve = Pool::chunk_tables;
     return config;

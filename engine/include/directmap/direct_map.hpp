@@ -56,6 +56,7 @@ template <Format F, Platform P>
 class DirectMap {
 public:
     using G = typename F::geometry;
+    using PlatformType = P;
     using RegionState = Region<typename P::Lock>;
 
     /// A flush that is still owed. Completes when it goes out of scope, if `complete` hasn't been called; merges

@@ -1,0 +1,230 @@
+// A map whose tables are protected by a key: early tables, the table pool, and a page allocator for its chunks.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "directmap/chunk_pool.hpp"
+#include "directmap/early_tables.hpp"
+#include "machine/rig.hpp"
+
+namespace directmap::machine {
+
+/// The machine's platform with another table source.
+class PooledPlatform : public Platform {
+public:
+    using Platform::Platform;
+
+    bool take_table(PhysAddr& pa, bool atomic) {
+        if (!source.take(pa, atomic)) return false;
+        machine().own_table(pa.value());
+        return true;
+    }
+    void give_table(PhysAddr pa) {
+        machine().disown_table(pa.value());
+        source.give(pa);
+    }
+
+    struct Source {
+        std::function<bool(PhysAddr&, bool)> take;
+        std::function<void(PhysAddr)> give;
+    };
+    Source source;
+};
+
+static_assert(directmap::Platform<PooledPlatform>);
+
+/// A first-fit page allocator over one range, the chunk source of the tests.
+class RangeAllocator {
+public:
+    explicit RangeAllocator(PhysRange range) { free_[range.start.value()] = range.end().value(); }
+
+    bool take_chunk(PhysAddr& pa, std::uint64_t bytes) {
+        if (bytes > largest) return false;
+        for (auto it = free_.begin(); it != free_.end(); ++it) {
+            const std::uint64_t start = align_up(it->first, bytes), end = it->second;
+            if (start + bytes > end || start < it->first) continue;
+            const std::uint64_t from = it->first;
+            free_.erase(it);
+            if (from < start) free_[from] = start;
+            if (start + bytes < end) free_[start + bytes] = end;
+            taken_ += bytes;
+            pa = PhysAddr{start};
+            return true;
+        }
+        return false;
+    }
+    void give_chunk(PhysAddr pa, std::uint64_t bytes) {
+        taken_ -= bytes;
+        std::uint64_t start = pa.value(), end = start + bytes;
+        auto next = free_.lower_bound(start);
+        if (next != free_.end() && next->first == end) {
+            end = next->second;
+            next = free_.erase(next);
+        }
+        if (next != free_.begin() && std::prev(next)->second == start) {
+            std::prev(next)->second = end;
+        } else {
+            free_[start] = end;
+        }
+    }
+    [[nodiscard]] std::uint64_t taken() const { return taken_; }
+
+    std::uint64_t largest = ~std::uint64_t{0}; ///< larger requests fail: a fragmented machine
+
+private:
+    std::map<std::uint64_t, std::uint64_t> free_;
+    std::uint64_t taken_ = 0;
+};
+
+/// A map that tells the machine of every change, whoever makes it: the pool's own ones too.
+template <class F>
+class ObservedMap : public DirectMap<F, PooledPlatform> {
+public:
+    using Base = DirectMap<F, PooledPlatform>;
+
+    ObservedMap(PooledPlatform& platform, const Config& config, Span<typename Base::RegionState> regions)
+        : Base{platform, config, regions}, machine_{platform.machine()} {}
+
+    Result<void> protect(PhysRange range, Change change, ChangeOptions options = {}) {
+        const unsigned id = machine_.begin_change(range, effect_of(change), change.names_memory_type(), "protect");
+        for (unsigned i = 0; options.loan != nullptr && i < options.loan->count; ++i) {
+            machine_.own_table(options.loan->pages[i].value());
+        }
+        auto r = Base::protect(range, change, options);
+        for (unsigned i = 0; options.loan != nullptr && i < options.loan->count; ++i) {
+            machine_.disown_table(options.loan->pages[i].value());
+        }
+        machine_.end_change(id, r ? Machine::Outcome::done : Machine::Outcome::failed);
+        return r;
+    }
+
+private:
+    Machine& machine_;
+};
+
+struct ProtectedRigConfig {
+    PhysRange ram;
+    PhysRange early;  ///< part of RAM: tables before keys work
+    PhysRange chunks; ///< part of RAM: the pool's chunks
+    unsigned cpus = 2;
+    unsigned table_key = 1;
+    CollapsePolicy policy = CollapsePolicy::on_restore;
+    std::size_t frames = 64;
+    std::uint64_t offset = 0xffff000000000000;
+};
+
+template <class F>
+class ProtectedRig {
+public:
+    using G = typename F::geometry;
+    using Map = ObservedMap<F>;
+    using Pool = ChunkPool<Map, RangeAllocator>;
+
+    /// Builds from early tables, admits all CPUs, fills the pool, protects every table and puts keys in force. Look at `ready`.
+    explicit ProtectedRig(const ProtectedRigConfig& config)
+        : config_{config}, machine_{machine_config(config)}, platform_{machine_}, allocator_{config.chunks},
+          early_{platform_, {&config_.early, 1}, G::page_size}, frames_(config.frames), magazines_(config.cpus) {
+        machine_.reference().map(config.ram, access_of(Attributes{}));
+        platform_.source.take = [this](PhysAddr& pa, bool) { return early_.take(pa); };
+        platform_.source.give = [this](PhysAddr pa) {
+            machine_.own_table(pa.value()); // the source keeps its chain in the page
+            early_.give(pa);
+            machine_.disown_table(pa.value());
+        };
+        const std::uint64_t first = config.ram.start.value() + config.offset, last = first + config.ram.size - 1;
+        regions_.resize((last >> G::region_shift) - (first >> G::region_shift) + 1);
+        map_ = std::make_unique<Map>(platform_,
+                                     Config{.offset = config.offset, .policy = config.policy, .table_key = config.table_key},
+                                     Span<Region<Machine::Lock>>{regions_.data(), regions_.size()});
+        pool_ = std::make_unique<Pool>(*map_, platform_, allocator_, table_pool_config<Pool>(config.table_key),
+                                       Span<ChunkFrame>{frames_.data(), frames_.size()},
+                                       Span<Magazine<Machine::Lock>>{magazines_.data(), magazines_.size()});
+        const RamRange ram{config.ram, {}};
+        if (ready_ = map_->build({{&ram, 1}, {}}, Mapping::largest); !ready_) return;
+        for (unsigned cpu = 0; cpu < config.cpus; ++cpu) machine_.enter(cpu, map_->root().value());
+        if (ready_ = map_->admit({.tolerates_live_resize = true}); !ready_) return;
+        start();
+    }
+
+    [[nodiscard]] const Result<void>& ready() const { return ready_; }
+    [[nodiscard]] Machine& machine() { return machine_; }
+    [[nodiscard]] Map& map() { return *map_; }
+    [[nodiscard]] Pool& pool() { return *pool_; }
+    [[nodiscard]] RangeAllocator& allocator() { return allocator_; }
+
+    Result<void> protect(PhysRange range, Change change, ChangeOptions options = {}) {
+        return map_->protect(range, change, options);
+    }
+    /// A page for somebody else's tables, as a kernel's own page tables would take it.
+    Result<PhysAddr> take(PageUse use) { return pool_->take(use, machine_.cpu()); }
+    bool give(PhysAddr page) { return pool_->give(page, machine_.cpu()); }
+    Result<void> refill() { return pool_->refill(); }
+    std::uint64_t shrink(std::uint64_t pages) { return pool_->shrink(pages); }
+
+    /// What must hold between operations: every page as the reference says, every table page with the key and accounted for,
+    /// the reserve complete, no page lost. `outside`: pages that the caller took and still holds.
+    [[nodiscard]] std::string check(std::uint64_t outside) {
+        machine_.verify(map_->span());
+        const PoolStatistics s = pool_->statistics();
+        const std::uint64_t tables = machine_.tables_in_use();
+        if (s.owned != s.free + tables + outside) {
+            return fmt::format("{} pages are owned, but {} are free, {} are tables and {} are outside", s.owned, s.free, tables, outside);
+        }
+        if (s.free < Pool::chunk_tables) return fmt::format("{} free pages don't suffice for a refill", s.free);
+        const std::uint64_t adopted = config_.early.size >> G::page_shift;
+        const std::uint64_t chunked = allocator_.taken() >> G::page_shift;
+        if (s.owned != adopted + chunked) return fmt::format("{} pages are owned of {} that were handed over", s.owned, adopted + chunked);
+        std::string text;
+        for (const Violation& v : machine_.violations()) text += fmt::format("{} at {:#x}: {}\n", v.promise, v.pa, v.what);
+        return text;
+    }
+
+private:
+    static MachineConfig machine_config(const ProtectedRigConfig& config) {
+        MachineConfig m;
+        m.regime = regime_of<F>();
+        m.offset = config.offset;
+        m.cpus = config.cpus;
+        m.table_key = config.table_key;
+        return m;
+    }
+
+    void start() {
+        // The pool's first chunks, their tables still early ones.
+        while (ready_ && pool_->available() < Pool::G::worst_tables + Pool::chunk_tables) ready_ = refill();
+        if (ready_) ready_ = pool_->become_table_source();
+        if (!ready_) return;
+        platform_.source.take = [this](PhysAddr& pa, bool atomic) {
+            auto page = pool_->take(atomic ? PageUse::atomic : PageUse::split, machine_.cpu());
+            if (page) pa = page.value();
+            return page.ok();
+        };
+        platform_.source.give = [this](PhysAddr pa) {
+            if (!pool_->give(pa, machine_.cpu())) machine_.report("P4 all or nothing", "a table that nobody owns", pa.value());
+        };
+        ready_ = pool_->adopt(config_.early, [this](PhysAddr pa) { return early_.in_use(pa); });
+        early_.retire();
+        if (ready_) machine_.enforce_keys();
+    }
+
+    ProtectedRigConfig config_;
+    Machine machine_;
+    PooledPlatform platform_;
+    RangeAllocator allocator_;
+    EarlyTableSource<PooledPlatform> early_;
+    std::vector<ChunkFrame> frames_;
+    std::vector<Magazine<Machine::Lock>> magazines_;
+    std::vector<Region<Machine::Lock>> regions_;
+    std::unique_ptr<Map> map_;
+    std::unique_ptr<Pool> pool_;
+    Result<void> ready_;
+};
+
+} // namespace directmap::machine
