@@ -23,11 +23,11 @@ public:
     /// Kernel RAM as a direct map holds it: valid, writable, not executable, global, cacheable, key 0.
     constexpr Attributes() = default;
 
-    [[nodiscard]] constexpr bool writable() const { return bit(writable_bit); }
-    [[nodiscard]] constexpr bool executable() const { return bit(executable_bit); }
+    [[nodiscard]] constexpr bool writable() const { return !bit(read_only_bit); }
+    [[nodiscard]] constexpr bool executable() const { return !bit(execute_never_bit); }
     /// False: present-invalid. The leaf keeps its address and attributes but every access faults.
     [[nodiscard]] constexpr bool valid() const { return bit(valid_bit); }
-    [[nodiscard]] constexpr bool global() const { return bit(global_bit); }
+    [[nodiscard]] constexpr bool global() const { return !bit(not_global_bit); }
     /// Shared with the host by a confidential guest (arm64 realms: the top address bit is set).
     [[nodiscard]] constexpr bool shared() const { return bit(shared_bit); }
     /// The leaf keeps its size: never split, never collapsed. Pages pinned by `prepare`, and static zones.
@@ -38,10 +38,10 @@ public:
     /// Protection key (arm64 FEAT_S1POE overlay index), 0–7.
     [[nodiscard]] constexpr unsigned key() const { return (bits_ >> key_shift) & key_mask; }
 
-    [[nodiscard]] constexpr Attributes with_writable(bool on) const { return with(writable_bit, on); }
-    [[nodiscard]] constexpr Attributes with_executable(bool on) const { return with(executable_bit, on); }
+    [[nodiscard]] constexpr Attributes with_writable(bool on) const { return with(read_only_bit, !on); }
+    [[nodiscard]] constexpr Attributes with_executable(bool on) const { return with(execute_never_bit, !on); }
     [[nodiscard]] constexpr Attributes with_valid(bool on) const { return with(valid_bit, on); }
-    [[nodiscard]] constexpr Attributes with_global(bool on) const { return with(global_bit, on); }
+    [[nodiscard]] constexpr Attributes with_global(bool on) const { return with(not_global_bit, !on); }
     [[nodiscard]] constexpr Attributes with_shared(bool on) const { return with(shared_bit, on); }
     [[nodiscard]] constexpr Attributes with_fixed(bool on) const { return with(fixed_bit, on); }
     [[nodiscard]] constexpr Attributes with_memory_type(MemoryType type) const {
@@ -53,12 +53,18 @@ public:
 
     friend constexpr bool operator==(Attributes, Attributes) = default;
 
+    // For formats: the attributes as bits. A bit that arm64 has in the lowest 12 of a descriptor is at the same place
+    // here, and one that it has in the highest 12 is 32 places further down, so that its format moves all of them at
+    // once.
+    static constexpr std::uint32_t valid_bit = 1u << 0, read_only_bit = 1u << 7, not_global_bit = 1u << 11,
+                                   shared_bit = 1u << 12, execute_never_bit = 1u << 21, fixed_bit = 1u << 23;
+    static constexpr unsigned type_shift = 2, key_shift = 28;
+    static constexpr std::uint32_t type_mask = 7, key_mask = 7;
+    [[nodiscard]] constexpr std::uint32_t bits() const { return bits_; }
+    [[nodiscard]] static constexpr Attributes from_bits(std::uint32_t bits) { return Attributes{bits}; }
+
 private:
     friend class Change;
-    static constexpr std::uint32_t writable_bit = 1u << 0, executable_bit = 1u << 1, valid_bit = 1u << 2,
-                                   global_bit = 1u << 3, shared_bit = 1u << 4, fixed_bit = 1u << 5;
-    static constexpr unsigned type_shift = 8, key_shift = 12;
-    static constexpr std::uint32_t type_mask = 7, key_mask = 7;
 
     explicit constexpr Attributes(std::uint32_t bits) : bits_{bits} {}
     [[nodiscard]] constexpr bool bit(std::uint32_t mask) const { return (bits_ & mask) != 0; }
@@ -66,7 +72,7 @@ private:
         return Attributes{on ? bits_ | mask : bits_ & ~mask};
     }
 
-    std::uint32_t bits_ = writable_bit | valid_bit | global_bit;
+    std::uint32_t bits_ = valid_bit | execute_never_bit;
 };
 
 /// A change of some attributes; the others stay. Built by naming what changes:
@@ -75,10 +81,10 @@ class Change {
 public:
     constexpr Change() = default;
 
-    [[nodiscard]] constexpr Change writable(bool on) const { return with(Attributes::writable_bit, on); }
-    [[nodiscard]] constexpr Change executable(bool on) const { return with(Attributes::executable_bit, on); }
+    [[nodiscard]] constexpr Change writable(bool on) const { return with(Attributes::read_only_bit, !on); }
+    [[nodiscard]] constexpr Change executable(bool on) const { return with(Attributes::execute_never_bit, !on); }
     [[nodiscard]] constexpr Change valid(bool on) const { return with(Attributes::valid_bit, on); }
-    [[nodiscard]] constexpr Change global(bool on) const { return with(Attributes::global_bit, on); }
+    [[nodiscard]] constexpr Change global(bool on) const { return with(Attributes::not_global_bit, !on); }
     [[nodiscard]] constexpr Change shared(bool on) const { return with(Attributes::shared_bit, on); }
     [[nodiscard]] constexpr Change memory_type(MemoryType type) const {
         return field(Attributes::type_mask, Attributes::type_shift, static_cast<std::uint32_t>(type));
@@ -91,12 +97,14 @@ public:
     [[nodiscard]] constexpr Attributes apply_to(Attributes attributes) const {
         return Attributes{(attributes.bits_ & ~mask_) | value_};
     }
+    /// For formats: the bits that the change names, laid out as in Attributes.
+    [[nodiscard]] constexpr std::uint32_t mask() const { return mask_; }
     /// The attributes that the change names, as values: those named are meaningful, the others are not.
     [[nodiscard]] constexpr Attributes values() const { return Attributes{value_}; }
-    [[nodiscard]] constexpr bool names_writable() const { return (mask_ & Attributes::writable_bit) != 0; }
-    [[nodiscard]] constexpr bool names_executable() const { return (mask_ & Attributes::executable_bit) != 0; }
+    [[nodiscard]] constexpr bool names_writable() const { return (mask_ & Attributes::read_only_bit) != 0; }
+    [[nodiscard]] constexpr bool names_executable() const { return (mask_ & Attributes::execute_never_bit) != 0; }
     [[nodiscard]] constexpr bool names_valid() const { return (mask_ & Attributes::valid_bit) != 0; }
-    [[nodiscard]] constexpr bool names_global() const { return (mask_ & Attributes::global_bit) != 0; }
+    [[nodiscard]] constexpr bool names_global() const { return (mask_ & Attributes::not_global_bit) != 0; }
     [[nodiscard]] constexpr bool names_shared() const { return (mask_ & Attributes::shared_bit) != 0; }
     [[nodiscard]] constexpr bool names_fixed() const { return (mask_ & Attributes::fixed_bit) != 0; }
     [[nodiscard]] constexpr bool names_memory_type() const {

@@ -41,38 +41,37 @@ struct Error {
     return "unknown";
 }
 
-/// A value or an error. Looking at the absent one is a caller's bug; test first.
+/// A value or an error. Looking at the absent one is a caller's bug; test first. (An error always has a reason; none
+/// means success, which keeps results small: most of them are never looked at again.)
 template <class T>
 class [[nodiscard]] Result {
 public:
-    constexpr Result(T value) : value_{static_cast<T&&>(value)}, ok_{true} {}
+    constexpr Result(T value) : value_{static_cast<T&&>(value)} {}
     constexpr Result(Error error) : error_{error} {}
 
-    [[nodiscard]] constexpr bool ok() const { return ok_; }
-    explicit constexpr operator bool() const { return ok_; }
+    [[nodiscard]] constexpr bool ok() const { return error_.reason == nullptr; }
+    explicit constexpr operator bool() const { return ok(); }
     [[nodiscard]] constexpr T& value() { return value_; }
     [[nodiscard]] constexpr const T& value() const { return value_; }
     [[nodiscard]] constexpr const Error& error() const { return error_; }
 
 private:
     T value_{};
-    Error error_{};
-    bool ok_ = false;
+    Error error_{ErrorCode{}, PhysAddr{}, 0, nullptr};
 };
 
 template <>
 class [[nodiscard]] Result<void> {
 public:
     constexpr Result() = default;
-    constexpr Result(Error error) : error_{error}, ok_{false} {}
+    constexpr Result(Error error) : error_{error} {}
 
-    [[nodiscard]] constexpr bool ok() const { return ok_; }
-    explicit constexpr operator bool() const { return ok_; }
+    [[nodiscard]] constexpr bool ok() const { return error_.reason == nullptr; }
+    explicit constexpr operator bool() const { return ok(); }
     [[nodiscard]] constexpr const Error& error() const { return error_; }
 
 private:
-    Error error_{};
-    bool ok_ = true;
+    Error error_{ErrorCode{}, PhysAddr{}, 0, nullptr};
 };
 
 } // namespace directmap

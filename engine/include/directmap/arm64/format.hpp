@@ -60,24 +60,16 @@ struct Format {
 
     /// Bits whose change must break before it makes while the leaf is valid, whatever the BBM level: output address
     /// (realm sharing is an address bit), memory type, shareability.
-    static constexpr Descriptor break_mask =
-        Descriptor::from_bits(0x0003'ffff'ffff'f000 | (7u << 2) | (3u << 8));
+    static constexpr Descriptor break_mask = Descriptor::from_bits(0x0003'ffff'ffff'f000 | (7u << 2) | (3u << 8));
 
     /// A leaf of `level` that maps `pa`, aligned to the level's size, with `attributes`. Never contiguous: the group
     /// bit is set by whoever writes a whole group.
     [[nodiscard]] constexpr Descriptor leaf(int level, PhysAddr pa, Attributes a) const {
         std::uint64_t bits = level == geometry::last_level ? 0b10 : 0b00; // page 0b11, block 0b01; bit 0 is `valid`
-        bits |= a.valid() ? 1u : 0u;
-        bits |= static_cast<std::uint64_t>(a.memory_type()) << 2;
-        bits |= a.writable() ? 0u : 1u << 7;
-        bits |= has_shareability ? 3u << 8 : 0u; // inner shareable
-        bits |= 1u << 10;                        // access flag
-        bits |= a.global() ? 0u : 1u << 11;
-        bits |= a.executable() ? 0 : std::uint64_t{1} << 53;
+        bits |= has_shareability ? 3u << 8 : 0u;                          // inner shareable
+        bits |= present_mask.bits();
         bits |= std::uint64_t{1} << 54; // never executable at EL0
-        bits |= a.fixed() ? std::uint64_t{1} << 55 : 0;
-        bits |= std::uint64_t{a.key()} << 60;
-        return Descriptor::from_bits(bits | address_bits(pa.value() | (a.shared() ? realm_shared_address : 0)));
+        return Descriptor::from_bits(bits | in_place(a.bits()) | address_bits(pa.value() | shared_address(a.bits())));
     }
     /// A table descriptor, for a level above the last.
     [[nodiscard]] static constexpr Descriptor table(PhysAddr pa) {
@@ -99,37 +91,18 @@ struct Format {
     }
     [[nodiscard]] constexpr Attributes attributes(Descriptor d) const {
         const std::uint64_t bits = d.bits();
-        return Attributes{}
-            .with_valid((bits & 1) != 0)
-            .with_memory_type(static_cast<MemoryType>((bits >> 2) & 7))
-            .with_writable((bits & (1u << 7)) == 0)
-            .with_global((bits & (1u << 11)) == 0)
-            .with_executable((bits >> 53 & 1) == 0)
-            .with_fixed((bits >> 55 & 1) != 0)
-            .with_key(static_cast<unsigned>(bits >> 60) & 7)
-            .with_shared(realm_shared_address != 0 && (address_of(bits) & realm_shared_address) != 0);
+        const bool shared = (address_of(bits) & realm_shared_address) != 0;
+        return Attributes::from_bits((static_cast<std::uint32_t>(bits) & low_bits) |
+                                     (static_cast<std::uint32_t>(bits >> 32) & high_bits) |
+                                     (shared ? Attributes::shared_bit : 0));
     }
 
     /// The bits that `change` clears and sets in a leaf; the same for every arm64 level.
     [[nodiscard]] constexpr DescriptorChange spell([[maybe_unused]] int level, Change change) const {
-        const Attributes to = change.values();
-        std::uint64_t clear = 0, set = 0;
-        const auto spell_bit = [&](bool named, bool on, std::uint64_t bit) {
-            if (named) (on ? set : clear) |= bit;
-        };
-        spell_bit(change.names_valid(), to.valid(), 1);
-        spell_bit(change.names_writable(), !to.writable(), 1u << 7);
-        spell_bit(change.names_global(), !to.global(), 1u << 11);
-        spell_bit(change.names_executable(), !to.executable(), std::uint64_t{1} << 53);
-        spell_bit(change.names_fixed(), to.fixed(), std::uint64_t{1} << 55);
-        spell_bit(change.names_shared(), to.shared(), address_bits(realm_shared_address));
-        if (change.names_memory_type()) {
-            clear |= 7u << 2;
-            set |= static_cast<std::uint64_t>(to.memory_type()) << 2;
-        }
-        if (change.names_key()) {
-            clear |= std::uint64_t{7} << 60;
-            set |= std::uint64_t{to.key()} << 60;
+        std::uint64_t clear = in_place(change.mask()), set = in_place(change.values().bits());
+        if (change.names_shared()) {
+            clear |= address_bits(realm_shared_address);
+            set |= address_bits(shared_address(change.values().bits()));
         }
         return {Descriptor::from_bits(clear), Descriptor::from_bits(set)};
     }
@@ -154,6 +127,21 @@ struct Format {
     static constexpr std::uint64_t progression_limit = std::uint64_t{1} << (geometry::page_shift == 16 ? 48 : 50);
 
 private:
+    /// The attribute bits that are descriptor bits: of the low word as they are, of the high word 32 places down.
+    static constexpr std::uint32_t low_bits = Attributes::valid_bit | Attributes::type_mask << Attributes::type_shift |
+                                              Attributes::read_only_bit | Attributes::not_global_bit;
+    static constexpr std::uint32_t high_bits =
+        Attributes::execute_never_bit | Attributes::fixed_bit | Attributes::key_mask << Attributes::key_shift;
+    static_assert(fixed_mask.bits() >> 32 == Attributes::fixed_bit && valid_mask.bits() == Attributes::valid_bit);
+    static_assert(key_mask.bits() >> 32 == std::uint64_t{Attributes::key_mask} << Attributes::key_shift);
+
+    [[nodiscard]] static constexpr std::uint64_t in_place(std::uint32_t attribute_bits) {
+        return (attribute_bits & low_bits) | std::uint64_t{attribute_bits & high_bits} << 32;
+    }
+    [[nodiscard]] constexpr std::uint64_t shared_address(std::uint32_t attribute_bits) const {
+        return (attribute_bits & Attributes::shared_bit) != 0 ? realm_shared_address : 0;
+    }
+
     /// With FEAT_LPA2's 52-bit descriptors, bits 9:8 hold address bits; shareability then comes from TCR_EL1.
     static constexpr bool has_shareability = !(geometry::pa_bits == 52 && geometry::page_shift != 16);
     static constexpr bool split_high = geometry::pa_bits == 52;
