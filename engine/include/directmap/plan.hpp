@@ -40,6 +40,7 @@ struct Plan {
     bool alters = false;  ///< something would change
     bool resizes = false; ///< leaves must be split, or groups opened
     bool breaks = false;  ///< valid leaves change what must break before it makes
+    bool retypes = false; ///< invalid leaves change what would have to break if they were valid
     bool stale = false;   ///< translations that may be cached change
     bool groups = false;  ///< contiguous groups lie inside the range
     bool single = false;  ///< the range is exactly `run`
@@ -166,6 +167,7 @@ template <Format F, Platform P>
 
         if (!altered.empty()) {
             plan.alters = true;
+            plan.retypes = plan.retypes || altered.any_of(F::break_mask);
             if (summary.any.any_of(F::valid_mask)) {
                 const bool only_validates = altered == F::valid_mask && spelled.set.any_of(F::valid_mask);
                 if (altered.any_of(F::break_mask)) plan.breaks = true;

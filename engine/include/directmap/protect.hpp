@@ -226,7 +226,8 @@ void commit(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysRang
             stale.clear();
         }
     }
-    if (plan.breaks) {
+    // A leaf that was made invalid with the flush deferred may still be cached as it was: then the break is owed still.
+    if (plan.breaks || (plan.retypes && (region.unflushed != 0 || region.deferred))) {
         commit_break(core, region, part, change, plan);
     } else {
         commit_in_place(core, region, part, change, plan);
