@@ -140,23 +140,25 @@ private:
         if (run.level != G::last_level) return {}; // collapsed meanwhile; a fixed page can't be, others come again
         const unsigned group = G::group_entries(run.level);
         bool opened = false;
+        Result<void> result;
         WriteSection<P> writable{core_.platform};
         for (unsigned i = run.first & ~(group - 1); i < run.first + run.count; i += group) {
             const Descriptor d = core_.platform.load(run.table, i);
             if (!d.any_of(F::contiguous_mask)) continue;
             if (d.any_of(F::fixed_mask)) {
                 if (obstacle_ == Obstacle::skip) continue;
-                return static_leaf<F>(pa);
+                result = static_leaf<F>(pa);
+                break;
             }
-            if (auto r = check(pa); !r) return r;
+            if (result = check(pa); !result) break;
             open_group(core_, region, run.table, run.level, i);
             opened = true;
         }
-        if (!opened) return {};
-        publish(core_, region);
+        if (!opened) return result;
+        publish(core_, region); // also what an error left opened: the next change of a page relies on it
         core_.platform.barrier_context();
         leave_behind(region, pa);
-        return {};
+        return result;
     }
 
     /// Larger entries may linger in TLBs: right while everyone tolerates it, flushed where nobody must.
