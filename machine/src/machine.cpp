@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -35,14 +36,27 @@ void Machine::event(Event& e, Where where) {
     sink_(e);
 }
 
+/// An event that is no platform call; `range` is physical, and may be empty.
+void Machine::scenario_event(const char* call, PhysRange range, const std::string& text) {
+    Event e;
+    e.call = call;
+    e.va = range.size == 0 ? 0 : range.start.value() + config_.offset;
+    e.size = range.size;
+    e.text = text;
+    event(e, {});
+}
+
+void Machine::record_to(EventSink sink) {
+    sink_ = std::move(sink);
+    Event e;
+    e.call = "config";
+    e.machine = this;
+    event(e, {});
+}
+
 void Machine::report(const std::string& promise, const std::string& what, std::uint64_t pa) {
     if (violations_.size() < most_violations) violations_.push_back({promise, what, cpu_, sequence_, pa});
-    if (sink_) {
-        Event e;
-        e.call = "violation";
-        e.text = fmt::format("{}: {}", promise, what);
-        event(e, Where::current());
-    }
+    if (sink_) scenario_event("violation", {}, fmt::format("{} at {:#x}: {}", promise, pa, what));
 }
 
 bool Machine::any_intolerant(std::uint64_t cpus) const {
@@ -458,7 +472,7 @@ void Machine::enter(unsigned cpu, std::uint64_t root) {
     Event e;
     e.call = "install";
     e.table = root;
-    event(e, Where::current());
+    event(e, {});
     if (!installed_) {
         root_ = root;
         installed_ = true;
@@ -483,6 +497,9 @@ void Machine::enter(unsigned cpu, std::uint64_t root) {
 }
 
 void Machine::leave(unsigned cpu) {
+    const unsigned current = std::exchange(cpu_, cpu);
+    scenario_event("leave");
+    cpu_ = current;
     const std::uint64_t bit = std::uint64_t{1} << cpu;
     on_map_ &= ~bit;
     for (auto& [region, stale] : stale_) {
@@ -496,9 +513,13 @@ void Machine::leave(unsigned cpu) {
     }
 }
 
-void Machine::begin_quiescence() { quiescent_ = true; }
+void Machine::begin_quiescence() {
+    scenario_event("begin_quiescence");
+    quiescent_ = true;
+}
 
 void Machine::end_quiescence() {
+    scenario_event("end_quiescence");
     quiescent_ = false;
     // Everything that is visible now must agree with everything that may still be cached.
     for (const auto& [start, pages] : reference_.pages()) check_stale({PhysAddr{start}, pages.end - start});
@@ -512,16 +533,19 @@ void Machine::end_quiescence() {
                  [&](const LeafRun& run) { check_conflicts(run); });
 }
 
-unsigned Machine::begin_change(PhysRange range, Effect effect, bool breaks, const std::string& name) {
+unsigned Machine::begin_change(PhysRange range, Effect effect, bool breaks, const std::string& name,
+                               const std::string& change) {
     const unsigned id = next_operation_++;
     operation_ranges_[id] = range;
     reference_.begin(id, range, std::move(effect), breaks);
     Event e;
     e.call = "begin";
+    e.operation = id;
     e.va = range.start.value() + config_.offset;
     e.size = range.size;
-    e.text = fmt::format("#{} {}", id, name);
-    event(e, Where::current());
+    e.text = name;
+    e.change = change;
+    event(e, {});
     return id;
 }
 
@@ -530,8 +554,9 @@ void Machine::end_change(unsigned id, Outcome outcome) {
     operation_ranges_.erase(id);
     Event e;
     e.call = "end";
-    e.text = fmt::format("#{} {}", id, outcome == Outcome::done ? "done" : outcome == Outcome::deferred ? "deferred" : "failed");
-    event(e, Where::current());
+    e.operation = id;
+    e.text = outcome == Outcome::done ? "done" : outcome == Outcome::deferred ? "deferred" : "failed";
+    event(e, {});
     if (outcome == Outcome::failed) {
         reference_.fail(id);
     } else {
@@ -542,11 +567,13 @@ void Machine::end_change(unsigned id, Outcome outcome) {
 }
 
 void Machine::deferred_flushed(PhysRange range) {
+    scenario_event("flushed", range);
     reference_.flushed(range);
     check_stale(range);
 }
 
 void Machine::set_granules(PhysRange range, bool shared) {
+    scenario_event("host", range, shared ? "shared" : "private");
     // Keep maximal disjoint ranges: cut what overlaps, then insert.
     std::uint64_t start = range.start.value(), end = range.end().value();
     auto it = shared_granules_.lower_bound(start);
@@ -797,8 +824,8 @@ void Machine::invalidate(std::uint64_t va, std::uint64_t size, InvalidationScope
     e.call = size == 0 ? "invalidate_all" : size == std::uint64_t{1} << config_.regime.page_shift ? "invalidate" : "invalidate_range";
     e.va = va;
     e.size = size;
-    e.level = scope.level;
-    e.leaves_only = scope.leaves_only;
+    e.scope = scope;
+    e.targets = targets;
     event(e, where);
     invalidations_[cpu_].push_back({va, size, scope, targets, sequence_});
 }
@@ -874,9 +901,11 @@ void Machine::acquire(Lock& lock, Where where) {
     }
     lock.held = true;
     lock.owner = cpu_;
+    if (lock.id == 0) lock.id = next_lock_++;
     ++locks_held_[cpu_];
     Event e;
     e.call = "acquire";
+    e.lock = lock.id;
     event(e, where);
 }
 
@@ -887,17 +916,17 @@ void Machine::release(Lock& lock, Where where) {
     --locks_held_[cpu_];
     Event e;
     e.call = "release";
+    e.lock = lock.id;
     event(e, where);
 }
 
 bool Machine::take_table(std::uint64_t& pa, bool atomic, Where where) {
     yield("take_table");
-    Event e;
-    e.call = "take_table";
-    e.text = atomic ? "atomic" : "";
     const bool none = tables_left == 0 || (free_tables_.empty() && next_table_ == config_.table_pool.start.value());
     if (none) {
-        e.text += " none";
+        Event e;
+        e.call = "take_table";
+        e.text = atomic ? "none, atomic" : "none";
         event(e, where);
         return false;
     }
@@ -909,13 +938,15 @@ bool Machine::take_table(std::uint64_t& pa, bool atomic, Where where) {
         pa = next_table_;
     }
     --tables_left;
-    e.table = pa;
-    event(e, where);
-    own_table(pa);
+    own_table(pa, where);
     return true;
 }
 
-void Machine::own_table(std::uint64_t pa) {
+void Machine::own_table(std::uint64_t pa, Where where) {
+    Event e;
+    e.call = "take_table";
+    e.table = pa;
+    event(e, where);
     if (locks_held_[cpu_] != 0) report("lock protocol", "tables are taken with a lock held", pa);
     ++tables_in_use_;
     Page& p = page(pa);
@@ -930,16 +961,16 @@ void Machine::own_table(std::uint64_t pa) {
 
 void Machine::give_table(std::uint64_t pa, Where where) {
     yield("give_table");
-    Event e;
-    e.call = "give_table";
-    e.table = pa;
-    event(e, where);
-    disown_table(pa);
+    disown_table(pa, where);
     ++tables_left;
     free_tables_.push_back(pa);
 }
 
-void Machine::disown_table(std::uint64_t pa) {
+void Machine::disown_table(std::uint64_t pa, Where where) {
+    Event e;
+    e.call = "give_table";
+    e.table = pa;
+    event(e, where);
     Page& p = page(pa);
     if (!p.owned) report("P4 all or nothing", fmt::format("the table {:#x} is given back twice", pa), pa);
     for (const Ref& ref : p.refs) {

@@ -68,6 +68,8 @@ public:
     [[nodiscard]] const MachineConfig& config() const { return config_; }
     [[nodiscard]] const Regime& regime() const { return config_.regime; }
     [[nodiscard]] Reference& reference() { return reference_; }
+    [[nodiscard]] const Reference& reference() const { return reference_; }
+    [[nodiscard]] const std::vector<unsigned>& bbm() const { return bbm_; } ///< by CPU
 
     /// The CPU on whose behalf platform calls are made from now on.
     void run_on(unsigned cpu) { cpu_ = cpu; }
@@ -82,8 +84,10 @@ public:
     void begin_quiescence();
     void end_quiescence();
 
-    /// The reference learns that an operation begins; returns its name for `end_change`.
-    unsigned begin_change(PhysRange range, Effect effect, bool breaks, const std::string& name);
+    /// The reference learns that an operation begins; returns its name for `end_change`. `change` is for the record:
+    /// the attributes that are changed, as `name=value` words.
+    unsigned begin_change(PhysRange range, Effect effect, bool breaks, const std::string& name,
+                          const std::string& change = {});
     enum class Outcome : std::uint8_t { done, deferred, failed };
     void end_change(unsigned id, Outcome outcome);
     /// Deferred changes of `range` have been flushed.
@@ -97,8 +101,8 @@ public:
     /// Whether a write to `page` from outside of a write section faults, whatever translation a CPU uses.
     [[nodiscard]] bool stray_write_faults(PhysAddr page) const;
     /// For table sources that aren't the machine's own: `pa` becomes a table, with the worst contents; it stops being one.
-    void own_table(std::uint64_t pa);
-    void disown_table(std::uint64_t pa);
+    void own_table(std::uint64_t pa, Where where = Where::current());
+    void disown_table(std::uint64_t pa, Where where = Where::current());
 
     /// Compares every page of `range` with the reference, attributes of invalid leaves included.
     void verify(PhysRange range);
@@ -111,7 +115,8 @@ public:
 
     [[nodiscard]] const std::vector<Violation>& violations() const { return violations_; }
     void report(const std::string& promise, const std::string& what, std::uint64_t pa);
-    void record_to(EventSink sink) { sink_ = std::move(sink); }
+    /// Every event from now on goes to `sink`, after one that describes the machine; docs/events.md.
+    void record_to(EventSink sink);
     void schedule_with(Scheduler* scheduler) { scheduler_ = scheduler; }
     [[nodiscard]] std::uint64_t events() const { return sequence_; }
 
@@ -126,6 +131,7 @@ public:
     // ---- the platform's side: called by machine::Platform ---------------------------------------------------------
 
     struct Lock {
+        unsigned id = 0; ///< for the record, by order of first use; 0: not used yet
         bool held = false;
         unsigned owner = 0;
     };
@@ -212,6 +218,7 @@ private:
     Page& page(std::uint64_t pa);
     Page& own_page(std::uint64_t pa, bool write);
     void event(Event& e, Where where);
+    void scenario_event(const char* call, PhysRange range = {}, const std::string& text = {});
     void yield(const char* call);
 
     void mark_unpublished(std::uint64_t table, Page& page);
@@ -257,6 +264,7 @@ private:
     std::uint64_t next_table_ = 0;
     std::size_t tables_in_use_ = 0;
     unsigned next_operation_ = 1;
+    unsigned next_lock_ = 1;
     std::unordered_map<unsigned, PhysRange> operation_ranges_;
     std::vector<Violation> violations_;
     EventSink sink_;

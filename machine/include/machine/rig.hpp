@@ -44,6 +44,23 @@ template <class F>
     };
 }
 
+/// The same for a record of events: `name=value` words.
+[[nodiscard]] inline std::string words_of(Change change) {
+    const Attributes to = change.values();
+    std::string words;
+    const auto add = [&](bool named, const char* name, unsigned value) {
+        if (named) words += fmt::format("{}{}={}", words.empty() ? "" : " ", name, value);
+    };
+    add(change.names_valid(), "valid", to.valid());
+    add(change.names_writable(), "writable", to.writable());
+    add(change.names_executable(), "executable", to.executable());
+    add(change.names_global(), "global", to.global());
+    add(change.names_shared(), "shared", to.shared());
+    add(change.names_memory_type(), "type", static_cast<unsigned>(to.memory_type()));
+    add(change.names_key(), "key", to.key());
+    return words;
+}
+
 struct RigConfig {
     std::vector<RamRange> ram;
     std::vector<Zone> zones;
@@ -59,6 +76,7 @@ struct RigConfig {
     /// Table pages come from here, from the top down; by default from the last RAM range.
     std::optional<PhysRange> table_pool;
     std::uint64_t tables = ~std::uint64_t{0}; ///< how many the source may hand out
+    EventSink record{}; ///< gets every event, those of the build included
 };
 
 template <class F, class PlatformType = Platform>
@@ -75,6 +93,7 @@ public:
         : config_{config}, machine_{machine_config(config)}, platform_{make(machine_)} {
         machine_.tables_left = config.tables;
         for (std::size_t i = 0; i < config_.ram.size(); ++i) map_reference(config_.ram[i]);
+        if (config_.record) machine_.record_to(config_.record);
         const std::uint64_t first = config_.ram.front().range.start.value() + config_.offset;
         const std::uint64_t last = config_.ram.back().range.end().value() - 1 + config_.offset;
         regions_.resize((last >> G::region_shift) - (first >> G::region_shift) + 1);
@@ -135,6 +154,13 @@ public:
         auto r = map_->collapse(range, budget);
         machine_.end_change(id, r ? Machine::Outcome::done : Machine::Outcome::failed);
         return r;
+    }
+    /// A step of background collapse.
+    CollapseProgress background_step(std::uint64_t budget) {
+        const unsigned id = begin(map_->span(), Change{}, "background collapse");
+        const CollapseProgress progress = map_->background_step(budget);
+        machine_.end_change(id, Machine::Outcome::done);
+        return progress;
     }
     Result<void> repaint(ChangeOptions options = {}) {
         if (options.quiescent) machine_.begin_quiescence();
@@ -250,7 +276,8 @@ private:
     }
 
     unsigned begin(PhysRange range, Change change, const char* name) {
-        return machine_.begin_change(range, effect_of(change), change.names_memory_type() || change.names_shared(), name);
+        return machine_.begin_change(range, effect_of(change), change.names_memory_type() || change.names_shared(), name,
+                                     words_of(change));
     }
 
     /// RAM minus excluded zones, with the zones' own attributes.
