@@ -5,7 +5,8 @@
 //   4 pages      |.##.|                               at worst
 //
 // Attributes are given to whole chunks and stay on free pages, so taking and giving a page never touches the map and is
-// allowed in any context. The pool that holds page tables themselves is this with reserves for splits and for its own refill (table_pool_config).
+// allowed in any context. The pool that holds page tables themselves is this with reserves for splits and for its own
+// refill (table_pool_config).
 #pragma once
 
 #include <concepts>
@@ -30,16 +31,16 @@ concept ChunkSource = requires(S& s, PhysAddr pa, PhysAddr& taken, std::uint64_t
 struct ChunkFrame {
     static constexpr unsigned most_pages = 512;
 
-    std::uint64_t number = 0;  ///< physical address / frame size
+    std::uint64_t number = 0; ///< physical address / frame size
     enum class State : std::uint8_t { unused, used, deleted } state = State::unused;
     std::uint16_t free_count = 0;
     std::uint16_t owned_count = 0;
-    bool whole = false;             ///< taken from the source as one chunk
-    std::uint32_t sixteens = 0;     ///< which groups of 16 pages were taken as one chunk
-    std::uint64_t fours[2] = {};    ///< which groups of 4 pages were
-    std::uint64_t owned[8] = {};    ///< pages that belong to the pool
-    std::uint64_t free[8] = {};     ///< those of them that nobody has taken
-    ChunkFrame* next = nullptr;     ///< in the list of frames with free pages
+    bool whole = false;          ///< taken from the source as one chunk
+    std::uint32_t sixteens = 0;  ///< which groups of 16 pages were taken as one chunk
+    std::uint64_t fours[2] = {}; ///< which groups of 4 pages were
+    std::uint64_t owned[8] = {}; ///< pages that belong to the pool
+    std::uint64_t free[8] = {};  ///< those of them that nobody has taken
+    ChunkFrame* next = nullptr;  ///< in the list of frames with free pages
     ChunkFrame* previous = nullptr;
 };
 
@@ -60,10 +61,10 @@ enum class PageUse : std::uint8_t {
 };
 
 struct PoolStatistics {
-    std::uint64_t owned = 0;    ///< pages
-    std::uint64_t free = 0;     ///< pages, magazines included
+    std::uint64_t owned = 0;                                       ///< pages
+    std::uint64_t free = 0;                                        ///< pages, magazines included
     std::uint64_t refills = 0, failed_refills = 0, given_back = 0; ///< chunks
-    std::uint64_t low_water = ~std::uint64_t{0}; ///< the fewest free pages outside of magazines
+    std::uint64_t low_water = ~std::uint64_t{0};                   ///< the fewest free pages outside of magazines
     std::uint64_t chunks[3] = {}; ///< frames, sixteens and fours taken from the source so far
 };
 
@@ -88,9 +89,9 @@ public:
     static_assert(frame_pages <= 4 || 4 > chunk_tables, "even the smallest chunk gains more than it uses");
 
     struct Config {
-        Change give;            ///< what the pool's pages have
-        Change restore;         ///< what makes them ordinary again
-        bool own_tables = false; ///< the map's tables come from this pool; see become_table_source
+        Change give;                 ///< what the pool's pages have
+        Change restore;              ///< what makes them ordinary again
+        bool own_tables = false;     ///< the map's tables come from this pool; see become_table_source
         unsigned split_reserve = 0;  ///< pages that normal requests leave
         unsigned refill_reserve = 0; ///< pages that everybody but a refill leaves
     };
@@ -102,7 +103,8 @@ public:
     ChunkPool& operator=(const ChunkPool&) = delete;
 
     /// A page for `use`, on CPU `cpu`. Only `atomic` may be asked for from a context that can't sleep.
-    /// Errors: no_tables (the source has no memory in any chunk size), would_block (atomic, and the reserve is at its floor).
+    /// Errors: no_tables (the source has no memory in any chunk size), would_block (atomic, and the reserve is at its
+    /// floor).
     [[nodiscard]] Result<PhysAddr> take(PageUse use, std::size_t cpu) {
         PhysAddr pa;
         if (from_magazine(cpu, pa)) return pa;
@@ -115,7 +117,8 @@ public:
             platform_.release(lock_);
             if (got) return pa;
             if (use == PageUse::atomic) {
-                return Error{ErrorCode::would_block, PhysAddr{}, 1, "the reserve is at its floor, and the caller can't sleep"};
+                return Error{ErrorCode::would_block, PhysAddr{}, 1,
+                             "the reserve is at its floor, and the caller can't sleep"};
             }
             if (refilling) { // by another CPU; it always ends
                 platform_.relax();
@@ -151,17 +154,17 @@ public:
         return true;
     }
 
-    /// Takes a chunk from the source, the largest to be had, and gives it the pool's attributes. No map lock is held, and
-    /// the tables for it are the pool's own if it is the map's table source: nothing re-enters it. A failure leaves the
-    /// reserve as it was. Errors: no_tables, busy (another refill is under way), whatever `protect` says.
+    /// Takes a chunk from the source, the largest to be had, and gives it the pool's attributes. No map lock is held,
+    /// and the tables for it are the pool's own if it is the map's table source: nothing re-enters it. A failure leaves
+    /// the reserve as it was. Errors: no_tables, busy (another refill is under way), whatever `protect` says.
     [[nodiscard]] Result<void> refill() {
         bool other = false;
         return try_refill(other);
     }
 
-    /// Gives wholly free chunks back to the source until `pages` are given or none is left above the reserve; returns how
-    /// many pages went. The chunk's attributes are restored, and collapse heals what it had cut. Takes no table: a chunk
-    /// that lies inside a larger leaf of the pool's own stays. May sleep.
+    /// Gives wholly free chunks back to the source until `pages` are given or none is left above the reserve; returns
+    /// how many pages went. The chunk's attributes are restored, and collapse heals what it had cut. Takes no table: a
+    /// chunk that lies inside a larger leaf of the pool's own stays. May sleep.
     std::uint64_t shrink(std::uint64_t pages) {
         drain_magazines();
         std::uint64_t given = 0;
@@ -188,9 +191,9 @@ public:
         return given;
     }
 
-    /// Makes `range` the pool's: pages for which `in_use(pa)` holds are taken already, the others are free. For memory that
-    /// was in use before the pool existed (early tables); it stays with the pool. `range` need not be aligned to chunks.
-    /// Errors: no_tables (frame storage is full; nothing changed), whatever `protect` says.
+    /// Makes `range` the pool's: pages for which `in_use(pa)` holds are taken already, the others are free. For memory
+    /// that was in use before the pool existed (early tables); it stays with the pool. `range` need not be aligned to
+    /// chunks. Errors: no_tables (frame storage is full; nothing changed), whatever `protect` says.
     template <class InUse>
     [[nodiscard]] Result<void> adopt(PhysRange range, InUse in_use) {
         TableLoan loan;
@@ -217,16 +220,17 @@ public:
         return result;
     }
 
-    /// From here on the pool is the map's table source, and lends the tables for its own changes. Before (the pool's first
-    /// chunks), they come from the platform, which still asks an early source. Errors: no_tables if the pool doesn't
-    /// hold its reserve yet: refill first.
+    /// From here on the pool is the map's table source, and lends the tables for its own changes. Before (the pool's
+    /// first chunks), they come from the platform, which still asks an early source. Errors: no_tables if the pool
+    /// doesn't hold its reserve yet: refill first.
     [[nodiscard]] Result<void> become_table_source() {
         platform_.acquire(lock_);
         const bool ready = free_ >= config_.split_reserve + config_.refill_reserve;
         if (ready) config_.own_tables = true;
         platform_.release(lock_);
         if (ready) return {};
-        return Error{ErrorCode::no_tables, PhysAddr{}, config_.split_reserve + config_.refill_reserve, "the reserve is not filled yet"};
+        return Error{ErrorCode::no_tables, PhysAddr{}, config_.split_reserve + config_.refill_reserve,
+                     "the reserve is not filled yet"};
     }
 
     /// Free pages outside of magazines.
@@ -427,7 +431,8 @@ private:
         }
         return true;
     }
-    /// Takes a wholly free chunk at or after `from` out of circulation. False if the frame has none, or the reserve needs it.
+    /// Takes a wholly free chunk at or after `from` out of circulation. False if the frame has none, or the reserve
+    /// needs it.
     bool detach_free_chunk(ChunkFrame& frame, PhysAddr& from, unsigned& c) {
         platform_.acquire(lock_);
         bool found = false;
@@ -493,10 +498,10 @@ private:
     PoolStatistics statistics_{};
 };
 
-/// The pool as the source of the map's own tables: pages with the table key, and a reserve that is kept back for splits.
-/// The bound, for every geometry: a split takes at most `worst_tables` (both ends, all levels), a refill's own change at
-/// most `chunk_tables`, and the smallest chunk brings more than that. So with both kept back a split finds its tables, and
-/// a refill always can run and always gains (docs/protected-tables.md has the argument).
+/// The pool as the source of the map's own tables: pages with the table key, and a reserve that is kept back for
+/// splits. The bound, for every geometry: a split takes at most `worst_tables` (both ends, all levels), a refill's own
+/// change at most `chunk_tables`, and the smallest chunk brings more than that. So with both kept back a split finds
+/// its tables, and a refill always can run and always gains (docs/protected-tables.md has the argument).
 template <class Pool>
 [[nodiscard]] constexpr typename Pool::Config table_pool_config(unsigned table_key) {
     typename Pool::Config config;

@@ -11,9 +11,9 @@
 
 namespace directmap {
 
-/// Hands out pages from a list of ranges, in order. What it gave out is always the list's beginning, so its record has no
-/// limit of its own. Pages given back are chained through their first word and handed out again first.
-/// Used by one CPU at a time.
+/// Hands out pages from a list of ranges, in order. What it gave out is always the list's beginning, so its record has
+/// no limit of its own. Pages given back are chained through their first word and handed out again first. Used by one
+/// CPU at a time.
 template <Platform P>
 class EarlyTableSource {
 public:
@@ -72,8 +72,8 @@ private:
     P& platform_;
     Span<const PhysRange> memory_;
     std::uint64_t page_size_;
-    std::size_t range_ = 0;   ///< the range that is being used up
-    std::uint64_t used_ = 0;  ///< bytes of it
+    std::size_t range_ = 0;  ///< the range that is being used up
+    std::uint64_t used_ = 0; ///< bytes of it
     std::uint64_t returned_ = 0;
     PhysAddr first_returned_;
 };

@@ -127,10 +127,12 @@ public:
     using Map = ObservedMap<F>;
     using Pool = ChunkPool<Map, RangeAllocator>;
 
-    /// Builds from early tables, admits all CPUs, fills the pool, protects every table and puts keys in force. Look at `ready`.
+    /// Builds from early tables, admits all CPUs, fills the pool, protects every table and puts keys in force. Look at
+    /// `ready`.
     explicit ProtectedRig(const ProtectedRigConfig& config)
-        : config_{config}, machine_{machine_config(config)}, platform_{machine_}, allocator_{config.chunks},
-          early_{platform_, {&config_.early, 1}, G::page_size}, frames_(config.frames), magazines_(config.cpus) {
+        : config_{config}, machine_{machine_config(config)}, platform_{machine_},
+          allocator_{config.chunks}, early_{platform_, {&config_.early, 1}, G::page_size}, frames_(config.frames),
+          magazines_(config.cpus) {
         machine_.reference().map(config.ram, access_of(Attributes{}));
         platform_.source.take = [this](PhysAddr& pa, bool) { return early_.take(pa); };
         platform_.source.give = [this](PhysAddr pa) {
@@ -140,9 +142,9 @@ public:
         };
         const std::uint64_t first = config.ram.start.value() + config.offset, last = first + config.ram.size - 1;
         regions_.resize((last >> G::region_shift) - (first >> G::region_shift) + 1);
-        map_ = std::make_unique<Map>(platform_,
-                                     Config{.offset = config.offset, .policy = config.policy, .table_key = config.table_key},
-                                     Span<Region<Machine::Lock>>{regions_.data(), regions_.size()});
+        map_ = std::make_unique<Map>(
+            platform_, Config{.offset = config.offset, .policy = config.policy, .table_key = config.table_key},
+            Span<Region<Machine::Lock>>{regions_.data(), regions_.size()});
         pool_ = std::make_unique<Pool>(*map_, platform_, allocator_, table_pool_config<Pool>(config.table_key),
                                        Span<ChunkFrame>{frames_.data(), frames_.size()},
                                        Span<Magazine<Machine::Lock>>{magazines_.data(), magazines_.size()});
@@ -168,21 +170,24 @@ public:
     Result<void> refill() { return pool_->refill(); }
     std::uint64_t shrink(std::uint64_t pages) { return pool_->shrink(pages); }
 
-    /// What must hold between operations: every page as the reference says, every table page with the key and accounted for,
-    /// the reserve complete, no page lost. `outside`: pages that the caller took and still holds.
+    /// What must hold between operations: every page as the reference says, every table page with the key and accounted
+    /// for, the reserve complete, no page lost. `outside`: pages that the caller took and still holds.
     [[nodiscard]] std::string check(std::uint64_t outside) {
         machine_.verify(map_->span());
         const PoolStatistics s = pool_->statistics();
         const std::uint64_t tables = machine_.tables_in_use();
         if (s.owned != s.free + tables + outside) {
-            return fmt::format("{} pages are owned, but {} are free, {} are tables and {} are outside", s.owned, s.free, tables, outside);
+            return fmt::format("{} pages are owned, but {} are free, {} are tables and {} are outside", s.owned, s.free,
+                               tables, outside);
         }
         if (s.free < Pool::chunk_tables) return fmt::format("{} free pages don't suffice for a refill", s.free);
         const std::uint64_t adopted = config_.early.size >> G::page_shift;
         const std::uint64_t chunked = allocator_.taken() >> G::page_shift;
-        if (s.owned != adopted + chunked) return fmt::format("{} pages are owned of {} that were handed over", s.owned, adopted + chunked);
+        if (s.owned != adopted + chunked)
+            return fmt::format("{} pages are owned of {} that were handed over", s.owned, adopted + chunked);
         std::string text;
-        for (const Violation& v : machine_.violations()) text += fmt::format("{} at {:#x}: {}\n", v.promise, v.pa, v.what);
+        for (const Violation& v : machine_.violations())
+            text += fmt::format("{} at {:#x}: {}\n", v.promise, v.pa, v.what);
         return text;
     }
 
@@ -207,7 +212,8 @@ private:
             return page.ok();
         };
         platform_.source.give = [this](PhysAddr pa) {
-            if (!pool_->give(pa, machine_.cpu())) machine_.report("P4 all or nothing", "a table that nobody owns", pa.value());
+            if (!pool_->give(pa, machine_.cpu()))
+                machine_.report("P4 all or nothing", "a table that nobody owns", pa.value());
         };
         ready_ = pool_->adopt(config_.early, [this](PhysAddr pa) { return early_.in_use(pa); });
         early_.retire();
