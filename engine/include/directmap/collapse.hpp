@@ -72,7 +72,8 @@ private:
     }
 
     void stop_at(PhysAddr where) {
-        if (progress_.finished) progress_.next = where < scope_.start ? scope_.start : where;
+        if (!scope_.contains(where)) where = scope_.start;
+        if (progress_.finished || where < progress_.next) progress_.next = where;
         progress_.finished = false;
     }
 
@@ -126,6 +127,7 @@ private:
         std::uint64_t marks[(most_entries + 63) / 64] = {}; // children that amount to a leaf
         Whole whole;
         whole.uniform = !top;
+        bool spent = false;  // out of budget: what has been read must not have to be read again
         Descriptor expected; // of entry 0
         // In scope first: where a change has just been made the answer is usually no. Then the rest, if it matters.
         for (unsigned pass = 0; pass < 2 && (pass == 0 || whole.uniform); ++pass) {
@@ -136,8 +138,9 @@ private:
                 Descriptor value = d.without(F::contiguous_mask);
                 if (F::is_table(level, d)) {
                     if (budget_ == 0) {
-                        if (pass == 0) stop_at(start);
+                        stop_at(start);
                         whole.uniform = false;
+                        spent = true;
                         break;
                     }
                     const Whole child = read_child(F::table_address(d), level + 1, start);
@@ -173,19 +176,65 @@ private:
         for (unsigned i = 0; i < count; ++i) {
             if ((marks[i / 64] >> (i % 64) & 1) == 0) continue;
             const PhysAddr child = F::table_address(platform.load(table, first + i));
-            if (in_scope(base + i * size, size)) replace(table, level, first + i, base + i * size, read_again(child));
+            if (spent || in_scope(base + i * size, size)) replace(table, level, first + i, base + i * size, read_again(child, level + 1));
         }
+        complete_groups(table, level, first, count, base);
         if (unlinked_) publish(core_, region_); // a group bit must not cover an entry that still is a table somewhere
         close_groups(table, level, first, count, base);
         return {};
     }
 
-    /// A last-level table that is known to be uniform.
-    Whole read_again(PhysAddr child) {
-        const Table table = core_.platform.table(child);
-        if (budget_ != ~std::uint64_t{0}) ++budget_; // it has been paid for
-        --progress_.tables_read;
-        return read_pages(table, PhysAddr{});
+    /// A table, with what is below it, that is known to be uniform and has been paid for.
+    Whole read_again(PhysAddr child, int level) {
+        const std::uint64_t budget = budget_, read = progress_.tables_read;
+        budget_ = ~std::uint64_t{0};
+        const Whole whole = read_child(child, level, PhysAddr{});
+        budget_ = budget;
+        progress_.tables_read = read;
+        return whole;
+    }
+
+    /// Groups that reach beyond the scope: what is left of them outside may still be tables. Those become leaves too, as
+    /// long as they agree with what is inside, so that the group can be closed.
+    void complete_groups(Table table, int level, unsigned first, unsigned count, PhysAddr base) {
+        if (!core_.groups_allowed(level)) return;
+        const unsigned group = G::group_entries(level);
+        const std::uint64_t size = G::bytes(level), group_size = G::group_bytes(level);
+        for (unsigned i = 0; i + group <= count; i += group) {
+            const PhysAddr start = base + i * size;
+            const bool partly = in_scope(start, group_size) && (start < scope_.start || scope_.end() < start + group_size);
+            if (partly) complete_group(table, level, first + i, start);
+        }
+    }
+    void complete_group(Table table, int level, unsigned first, PhysAddr start) {
+        P& platform = core_.platform;
+        const unsigned group = G::group_entries(level);
+        const std::uint64_t size = G::bytes(level);
+        Descriptor expected; // of the group's first entry
+        bool tables = false;
+        const auto agrees = [&](unsigned i, Descriptor leaf) {
+            const Descriptor zeroth = leaf.advanced(std::uint64_t{0} - i * size);
+            if (expected.empty()) expected = zeroth;
+            return zeroth == expected;
+        };
+        for (unsigned i = 0; i < group; ++i) {
+            const Descriptor d = platform.load(table, first + i);
+            if (F::is_table(level, d)) {
+                if (in_scope(start + i * size, size)) return;
+                tables = true;
+            } else if (!F::is_leaf(level, d) || d.any_of(F::fixed_mask | F::contiguous_mask) || !agrees(i, d)) {
+                return;
+            }
+        }
+        if (!tables || !core_.format.leaf_address(level, expected).aligned(G::group_bytes(level))) return;
+        for (unsigned i = 0; i < group; ++i) {
+            const Descriptor d = platform.load(table, first + i);
+            if (!F::is_table(level, d)) continue;
+            if (budget_ == 0) return stop_at(scope_.start);
+            const Whole child = read_child(F::table_address(d), level + 1, start + i * size);
+            if (!child.uniform || !agrees(i, child.leaf)) return;
+            replace(table, level, first + i, start + i * size, child);
+        }
     }
 
     /// One store puts the leaf over the table, which is kept until flush and grace period are over.
