@@ -169,7 +169,7 @@ void Machine::check_leaves(const LeafRun& run, const Entry& first, std::uint64_t
         report("P1 translation", fmt::format("VA {:#x} leads to {:#x} instead of {:#x}", first_va, first.pa, pa_of(first_va)), pa);
         return;
     }
-    if ((pa & (run.size - 1)) != 0 && run.unit_shift != run.descriptor_shift) {
+    if ((pa & ((std::uint64_t{1} << run.unit_shift) - 1)) != 0 && run.unit_shift != run.descriptor_shift) {
         report("P1 translation", fmt::format("a contiguous group at {:#x} whose physical address is not aligned", run.va), pa);
     }
     if (const auto where = reference_.forbids({PhysAddr{pa}, run.size}, run.access)) {
