@@ -312,11 +312,11 @@ void register_plan(CLI::App& app, int& exit_code) {
         ->capture_default_str();
     plan->add_option("--memory-map-format", options->format, "auto (look at the text), iomem, list or dmesg")
         ->type_name("FORMAT")
-        ->check(one_of({"auto", "iomem", "list", "dmesg"}))
+        ->transform(one_of({"auto", "iomem", "list", "dmesg"}))
         ->capture_default_str();
     plan->add_option("--granule", options->granule, "Page size: 4k, 16k or 64k")
         ->type_name("SIZE")
-        ->check(one_of({"4k", "16k", "64k"}))
+        ->transform(one_of({"4k", "16k", "64k"}))
         ->capture_default_str();
     plan->add_option("--va-bits", options->va_bits,
                      "Bits of virtual address that the map has:\n39, 48, 52 (4k), 47, 48, 52 (16k), 42, 48, 52 (64k)")

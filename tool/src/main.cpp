@@ -91,7 +91,7 @@ int run(int argc, char** argv) {
 
 } // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
     // `directmap plan | head` ends quietly, also below a parent that ignores SIGPIPE.
     std::signal(SIGPIPE, SIG_DFL);
     const int exit_code = run(argc, argv);
@@ -101,4 +101,6 @@ int main(int argc, char** argv) {
         return exit_bad_input;
     }
     return exit_code;
+} catch (...) { // out of memory while telling of an error
+    return exit_bad_input;
 }

@@ -86,7 +86,9 @@ private:
     [[noreturn]] void fail(std::size_t line, std::string reason) const {
         throw InputError(source_, line, std::move(reason));
     }
-    [[noreturn]] void fail_at_end(std::string reason) const { fail(line_count_, std::move(reason)); }
+    [[noreturn]] void fail_at_end(std::string reason) const {
+        fail(std::max<std::size_t>(line_count_, 1), std::move(reason));
+    }
 
     void split(std::string_view text);
     [[nodiscard]] MemoryMapFormat detect() const;
@@ -217,6 +219,15 @@ bool is_system_ram(std::string_view name) {
 /// dmesg_line.
 constexpr std::string_view dmesg_signs[] = {"[mem 0x", "BIOS-e820:", "efi: ", "OF: fdt", "reserved mem:"};
 
+/// Good or bad: what is wrong with it, the parser of lists tells.
+bool looks_like_a_range(std::string_view text) {
+    Scanner scanner(text);
+    std::uint64_t ignored = 0;
+    if (!scanner.hex(ignored)) return false;
+    scanner.skip_blanks();
+    return scanner.accept("-") || scanner.accept("+");
+}
+
 MemoryMapFormat Parser::detect() const {
     bool ranges_seen = false;
     for (const Line& line : lines_) {
@@ -227,8 +238,7 @@ MemoryMapFormat Parser::detect() const {
         }
         for (const std::string_view sign : dmesg_signs)
             if (line.text.find(sign) != std::string::npos) return MemoryMapFormat::dmesg;
-        std::string ignored;
-        ranges_seen = ranges_seen || parse_range(line.text, ignored).has_value();
+        ranges_seen = ranges_seen || looks_like_a_range(line.text);
     }
     if (ranges_seen) return MemoryMapFormat::list;
     if (lines_.empty()) fail_at_end("the input is empty");

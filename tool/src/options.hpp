@@ -8,8 +8,8 @@
 
 namespace directmap::tool {
 
-/// Accepts one of a few words in any case, and passes it on as it is written here. (CLI11's own transformers show their
-/// tables in help and errors.)
+/// For `transform`: accepts one of a few words in any case, and passes it on as it is written here. (CLI11's own
+/// transformers show their tables in help and errors.)
 inline CLI::Validator one_of(std::vector<std::string> words) {
     return CLI::Validator(
         [words = std::move(words)](std::string& value) {

@@ -163,9 +163,9 @@ Plan Planner::make() {
 
 void Planner::take_exclusions(std::vector<Range>& ram) {
     for (const Range& range : request_.exclude) {
-        if (intersect({range}, map_.ram).empty())
-            throw InputError("--exclude", 0, fmt::format("there is no RAM at {}", hex(range)));
-        excluded_names_.push_back({range, "--exclude"});
+        const std::vector<Range> parts = intersect({range}, map_.ram);
+        if (parts.empty()) throw InputError("--exclude", 0, fmt::format("there is no RAM at {}", hex(range)));
+        for (const Range& part : parts) excluded_names_.push_back({part, "--exclude"});
     }
     if (request_.exclude_crash_kernel) {
         if (map_.crash_kernel.empty())
@@ -301,7 +301,16 @@ std::vector<Planner::Run> Planner::runs(const std::vector<Piece>& pieces) const 
             const Range whole{align_up(piece.range.start, bytes), align_down(piece.range.end, bytes)};
             if (whole.empty()) continue;
             if (covered.empty()) {
-                result.push_back({whole, size, {}});
+                // The largest that fit may lie on both sides of a boundary of the next size, lost to one edge here and
+                // to the other there.
+                const std::uint64_t larger = size == 0 ? 0 : plan_.leaf_sizes[size - 1];
+                const std::uint64_t boundary = size == 0 ? whole.start : align_up(whole.start, larger);
+                if (whole.start < boundary && boundary < whole.end && boundary + larger > whole.end) {
+                    result.push_back({{whole.start, boundary}, size, {}});
+                    result.push_back({{boundary, whole.end}, size, {}});
+                } else {
+                    result.push_back({whole, size, {}});
+                }
             } else {
                 if (whole.start < covered.start) result.push_back({{whole.start, covered.start}, size, {}});
                 if (covered.end < whole.end) result.push_back({{covered.end, whole.end}, size, {}});
@@ -368,14 +377,19 @@ Planner::Obstacle Planner::gap_at(std::uint64_t address, Range gap, bool outside
         gap = address == gap.start ? Range{next, gap.end} : Range{gap.start, next + 1};
         address = next;
     }
+    // What was excluded is an obstacle of its own: a gap reaches as far as the first RAM, mapped or not.
+    const std::vector<Range> parts = subtract({gap}, plan_.excluded);
+    if (const Range* part = find_range(parts, address, std::identity{})) gap = *part;
     Obstacle obstacle{outside ? LossReason::end_of_ram : LossReason::hole, gap, {}};
     const auto clipped = [&](const Range& range) {
         return Range{std::max(range.start, gap.start), std::min(range.end, gap.end)};
     };
-    if (const NamedRange* excluded = find_named(excluded_names_, address)) {
+    if (const Range* excluded = find_range(plan_.excluded, address, std::identity{})) {
+        // Exclusions may overlap, and then not each of them kept its name.
+        const NamedRange* by_name = find_named(excluded_names_, address);
         obstacle.reason = LossReason::exclusion;
-        obstacle.cause = clipped(excluded->range);
-        obstacle.name = excluded->name;
+        obstacle.cause = clipped(by_name != nullptr ? by_name->range : *excluded);
+        obstacle.name = by_name != nullptr ? by_name->name : "--exclude";
     } else if (const NamedRange* named = find_named(gap_names_, address)) {
         if (!outside) obstacle.cause = clipped(named->range);
         obstacle.name = named->name;
@@ -400,11 +414,11 @@ void Planner::explain(const std::vector<Run>& large) {
                           LossReason::zone,
                           {},
                           {}};
-            if (lost.instead_of == page) {
+            const std::optional<LostLeaf>& without_zone = run->loss;
+            if (without_zone && lost.instead_of == page) {
                 // Pages with or without the zone.
-                if (!run->loss) continue;
                 const Range range = lost.range;
-                lost = *run->loss;
+                lost = *without_zone;
                 lost.range = range;
             } else {
                 const Obstacle obstacle = zone_at(lost.range.start);
