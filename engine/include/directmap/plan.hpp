@@ -44,6 +44,7 @@ struct Plan {
     bool stale = false;   ///< translations that may be cached change
     bool groups = false;  ///< contiguous groups lie inside the range
     bool single = false;  ///< the range is exactly `run`
+    bool pinned = true;   ///< both ends lie in leaves of fixed size, which nobody splits or merges meanwhile
     unsigned tables = 0;
     unsigned avoided = 0; ///< splits that a leaf's agreement with the change made needless
     int level = InvalidationScope::any_level; ///< of all leaves in the range, if they share one
@@ -181,11 +182,13 @@ template <Format F, Platform P>
             }
             if (summary.any.any_of(F::contiguous_mask)) plan.groups = plan.groups || detail::alters_group(core, run, summary, spelled);
         }
+        if (first) plan.pinned = run.value.any_of(F::fixed_mask);
         if (first) plan.low = detail::examine_cut(core, run, run.first, run.value, part.start, spelled, plan.avoided);
         if (last) {
             const unsigned index = run.first + run.count - 1;
             const Descriptor value = run.count == 1 ? run.value : platform.load(run.table, index);
             plan.high = detail::examine_cut(core, run, index, value, part.end(), spelled, plan.avoided);
+            plan.pinned = plan.pinned && value.any_of(F::fixed_mask);
         }
         pa = end;
     }

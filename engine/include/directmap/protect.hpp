@@ -273,14 +273,12 @@ template <Format F, Platform P>
             if (plan.resizes && !options.quiescent) {
                 if (auto open = detail::check_gate(core, pa); !open) return open;
             }
-            const auto cuttable = [&](PhysAddr boundary, const Cut<typename P::Table>& cut) {
-                return cut.needed() || !core.virt(boundary).aligned(G::region_bytes);
-            };
-            if (pa == range.start) cuts = cuts || cuttable(range.start, plan.low);
-            if (end == range.end()) cuts = cuts || cuttable(range.end(), plan.high);
+            // Only the range's own ends can be cut, unless they lie on a region's edge or in pinned pages.
+            const bool at_edge = core.virt(pa).aligned(G::region_bytes) && core.virt(end).aligned(G::region_bytes);
+            cuts = cuts || plan.low.needed() || plan.high.needed() || (!at_edge && !plan.pinned);
             pa = end;
         }
-        if (cuts && core.gate.may_split()) {
+        if (cuts && (core.gate.may_split() || options.quiescent)) {
             auto filled = detail::fill_reserve<F, P>(reserve, G::worst_tables, range, options.atomic, mapped_here);
             if (!filled) return filled;
         }
