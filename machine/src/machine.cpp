@@ -27,6 +27,20 @@ void Machine::yield(const char* call) {
     if (scheduler_ != nullptr) scheduler_->before_call(call);
 }
 
+/// Rule 1 of the lock protocol (directmap/region.hpp).
+void Machine::check_lock(std::uint64_t va) {
+    const auto& held = locks_held_[cpu_];
+    if (quiescent_) return;
+    if (held.empty()) {
+        report("lock protocol", fmt::format("CPU {} changes a live table at {:#x} without holding a lock", cpu_, va), pa_of(va));
+        return;
+    }
+    const auto lock = region_locks_.find(region_of(va));
+    if (!config_.check_region_locks || lock == region_locks_.end()) return;
+    if (std::find(held.begin(), held.end(), lock->second) != held.end()) return;
+    report("lock protocol", fmt::format("CPU {} changes a live table at {:#x} without that region's lock", cpu_, va), pa_of(va));
+}
+
 void Machine::event(Event& e, Where where) {
     ++sequence_;
     if (!sink_) return;
@@ -75,6 +89,11 @@ Machine::Page& Machine::page(std::uint64_t pa) {
 /// A page that the engine accesses as a table: its own, and reachable through the map if that is how it is reached.
 Machine::Page& Machine::own_page(std::uint64_t pa, bool write) {
     Page& p = page(pa);
+    touch(Touched::page, pa, false);
+    touch_regions(Touched::reference, pa + config_.offset, 1, false);
+    if (p.owned && !p.linked && p.taker != cpu_) {
+        report("P7 reclaim", fmt::format("CPU {} accesses {:#x}, which CPU {} has taken for a new table", cpu_, pa, p.taker), pa);
+    }
     if (!p.owned) report("P7 reclaim", fmt::format("CPU {} accesses {:#x}, which is not a table any more", cpu_, pa), pa);
     const bool translated = config_.tables_through_map && installed_ && !quiescent_ && (on_map_ >> cpu_ & 1) != 0;
     if (translated) {
@@ -292,15 +311,49 @@ void Machine::check_group(const Ref& ref, std::uint64_t table, unsigned index) {
 /// The page is about to be written: until a barrier, walks may see what it holds now.
 void Machine::mark_unpublished(std::uint64_t table, Page& p) {
     if (p.older.empty()) p.older = p.words;
+    p.released_by &= ~(std::uint64_t{1} << cpu_);
     if ((p.unpublished_by >> cpu_ & 1) != 0) return;
+    if (p.unpublished_by != 0 && p.writers.empty()) { // the second CPU: from now on it matters whose each store is
+        const auto first = static_cast<std::uint8_t>(std::countr_zero(p.unpublished_by) + 1);
+        p.writers.assign(p.words.size(), 0);
+        for (unsigned i = 0; i < p.words.size(); ++i) {
+            if (p.older[i] != p.words[i]) p.writers[i] = first;
+        }
+    }
     p.unpublished_by |= std::uint64_t{1} << cpu_;
     unpublished_pages_[cpu_].push_back(table);
 }
 
+/// The current CPU's stores into the page are visible to every walk from now on.
+void Machine::publish_words(Page& p) {
+    p.unpublished_by &= ~(std::uint64_t{1} << cpu_);
+    p.seen.clear();
+    if (p.unpublished_by == 0) {
+        p.older = {};
+        p.writers.clear();
+        return;
+    }
+    for (unsigned i = 0; i < p.writers.size(); ++i) {
+        if (p.writers[i] != cpu_ + 1) continue;
+        p.older.set(i, p.words[i]);
+        p.writers[i] = 0;
+    }
+}
+
+/// Whether another CPU's unpublished store may still be missed by a load of this CPU.
+bool Machine::unpublished_by_other(const Page& p, unsigned index) const {
+    if (p.older.empty() || p.older[index] == p.words[index]) return false;
+    const unsigned writer = p.writers.empty() ? static_cast<unsigned>(std::countr_zero(p.unpublished_by))
+                                              : static_cast<unsigned>(p.writers[index]) - 1;
+    return writer != cpu_ && (p.released_by >> writer & 1) == 0;
+}
+
 void Machine::write_word(std::uint64_t table, Page& p, unsigned index, std::uint64_t value) {
     mark_unpublished(table, p);
+    touch_word(table, index, true);
     const std::uint64_t old = p.words[index];
     p.words.set(index, value);
+    if (!p.writers.empty()) p.writers[index] = static_cast<std::uint8_t>(cpu_ + 1);
     if (p.refs.empty()) return;
     const std::vector<Ref> refs = p.refs; // a change may add and remove some
     for (const Ref& ref : refs) changed(ref, table, index, old, value);
@@ -319,10 +372,10 @@ void Machine::changed(const Ref& ref, std::uint64_t table, unsigned index, std::
         }
         return;
     }
-    if (locks_held_[cpu_] == 0 && !quiescent_) {
-        report("lock protocol", fmt::format("CPU {} changes a live table at {:#x} without holding a lock", cpu_, va), pa_of(va));
-    }
+    check_lock(va);
     if (old_word == new_word) return;
+    touch_regions(Touched::region, va, r.bytes(ref.level), true);
+    touch_regions(Touched::reference, va, r.bytes(ref.level), false);
     // A resize must change nothing else. (Compared before the old entry is retired.)
     const bool was = old.kind == Entry::Kind::leaf || old.kind == Entry::Kind::table;
     const bool is = now.kind == Entry::Kind::leaf || now.kind == Entry::Kind::table;
@@ -352,9 +405,22 @@ void Machine::changed(const Ref& ref, std::uint64_t table, unsigned index, std::
                                                     describe(now.access), va), pa_of(va));
         }
     }
+    if (old.kind == Entry::Kind::table && now.kind == Entry::Kind::leaf && !quiescent_) check_merge(run_of(now, va, ref.level));
     retire(old, va, ref.level);
     check_visible(now, va, ref.level);
     check_group(ref, table, index);
+}
+
+/// Rule 4 of the lock protocol: a larger leaf is put over smaller ones only once nobody uses what they said before.
+void Machine::check_merge(const LeafRun& run) {
+    const auto it = stale_.find(region_of(run.va));
+    if (it == stale_.end()) return;
+    for (const StaleLeaves& s : it->second.leaves) {
+        if (s.va >= run.va + run.size || run.va >= s.va + s.size || s.access == run.access || (s.cpus & on_map_) == 0) continue;
+        report("unflushed merge", fmt::format("'{}' of {} bytes is put at {:#x} while '{}' may still be cached there",
+                                              describe(run.access), run.size, run.va, describe(s.access)), pa_of(run.va));
+        return;
+    }
 }
 
 /// A table becomes reachable at `va`; everything behind it, published or not, may be walked from now on.
@@ -362,6 +428,7 @@ void Machine::link(std::uint64_t table, std::uint64_t va, int level) {
     Page& p = page(table);
     if (!p.owned) report("P7 reclaim", fmt::format("{:#x} is linked at {:#x} but is not a table", table, va), table);
     check_table_key(table);
+    p.linked = true;
     p.refs.push_back({va, level, true});
     const unsigned shift = config_.regime.shift(level);
     const unsigned entries = config_.regime.entries(level);
@@ -535,6 +602,8 @@ void Machine::end_quiescence() {
 
 unsigned Machine::begin_change(PhysRange range, Effect effect, bool breaks, const std::string& name,
                                const std::string& change) {
+    yield("begin");
+    touch_regions(Touched::reference, range.start.value() + config_.offset, range.size, true);
     const unsigned id = next_operation_++;
     operation_ranges_[id] = range;
     reference_.begin(id, range, std::move(effect), breaks);
@@ -552,6 +621,8 @@ unsigned Machine::begin_change(PhysRange range, Effect effect, bool breaks, cons
 void Machine::end_change(unsigned id, Outcome outcome) {
     const PhysRange range = operation_ranges_.at(id);
     operation_ranges_.erase(id);
+    touch_regions(Touched::reference, range.start.value() + config_.offset, range.size, true);
+    touch_regions(Touched::region, range.start.value() + config_.offset, range.size, true);
     Event e;
     e.call = "end";
     e.operation = id;
@@ -568,6 +639,8 @@ void Machine::end_change(unsigned id, Outcome outcome) {
 
 void Machine::deferred_flushed(PhysRange range) {
     scenario_event("flushed", range);
+    touch_regions(Touched::reference, range.start.value() + config_.offset, range.size, true);
+    touch_regions(Touched::region, range.start.value() + config_.offset, range.size, true);
     reference_.flushed(range);
     check_stale(range);
 }
@@ -685,6 +758,85 @@ Machine::Reach Machine::reach(unsigned cpu, PhysAddr pa, bool write, bool execut
     return reach;
 }
 
+bool Machine::walks_in_flight_since(std::uint64_t issued) const {
+    return std::any_of(walks_.begin(), walks_.end(), [&](const WalkInFlight& walk) { return walk.began < issued; });
+}
+
+Entry Machine::hardware_walk(PhysAddr pa, Where where) {
+    const Regime& r = config_.regime;
+    const std::uint64_t va = pa.value() + config_.offset;
+    std::uint64_t table = root_;
+    int level = r.root_level();
+    yield("hardware_walk");
+    const std::uint64_t began = ++sequence_;
+    const unsigned on = cpu_;
+    walks_.push_back({on, began});
+    touch(Touched::walkers, hardware_walks, true);
+    Entry entry;
+    for (;; ++level) {
+        Page& p = page(table);
+        const unsigned index = static_cast<unsigned>(va >> r.shift(level)) & (r.entries(level) - 1);
+        touch(Touched::page, table, false);
+        touch_word(table, index, false);
+        std::uint64_t word = p.words[index];
+        const bool unpublished = !p.older.empty() && p.older[index] != word;
+        if (unpublished && scheduler_ != nullptr && scheduler_->choose("hardware_walk", 2) == 1) word = p.older[index];
+        entry = r.decode(level, word);
+        Event e;
+        e.call = "hardware_walk";
+        e.table = table;
+        e.index = index;
+        e.count = 1;
+        e.value = word;
+        e.va = va;
+        event(e, where);
+        if (!p.owned) {
+            report("P7 reclaim", fmt::format("a walk in flight on CPU {} reads {:#x}, which is not a table any more", on, table), pa.value());
+            break;
+        }
+        if (entry.kind != Entry::Kind::table) break;
+        table = entry.pa;
+        yield("hardware_walk");
+    }
+    std::erase_if(walks_, [&](const WalkInFlight& walk) { return walk.cpu == on && walk.began == began; });
+    touch(Touched::walkers, hardware_walks, true); // a barrier may have waited for it
+    if (entry.is_leaf()) {
+        check_leaves(run_of(entry, va, level), entry, align_to(va, r.shift(level)));
+    } else {
+        report("P1 translation", fmt::format("a walk for {:#x} on CPU {} ends at no leaf", va, on), pa.value());
+    }
+    return entry;
+}
+
+std::string Machine::explain(std::uint64_t table, std::uint64_t word) const {
+    const auto p = pages_.find(table);
+    if (p == pages_.end() || p->second.refs.empty()) return fmt::format("{:#x}", word);
+    const int level = p->second.refs.front().level;
+    const Entry e = config_.regime.decode(level, word);
+    switch (e.kind) {
+    case Entry::Kind::empty: return "nothing";
+    case Entry::Kind::malformed: return e.problem;
+    case Entry::Kind::table: return fmt::format("table {:#x}", e.pa);
+    case Entry::Kind::invalid:
+    case Entry::Kind::leaf: break;
+    }
+    return fmt::format("'{}' {} bytes{}", describe(e.access), config_.regime.bytes(level), e.contiguous ? " contiguous" : "");
+}
+
+void Machine::for_each_word(const std::function<void(std::uint64_t, unsigned, std::uint64_t)>& visit) const {
+    const auto visit_table = [&](const auto& self, std::uint64_t table, int level) -> void {
+        const auto p = pages_.find(table);
+        if (p == pages_.end()) return;
+        for (unsigned i = 0; i < config_.regime.entries(level); ++i) {
+            const std::uint64_t word = p->second.words[i];
+            visit(table, i, word);
+            const Entry e = config_.regime.decode(level, word);
+            if (e.kind == Entry::Kind::table) self(self, e.pa, level + 1);
+        }
+    };
+    if (installed_) visit_table(visit_table, root_, config_.regime.root_level());
+}
+
 std::size_t Machine::stale_entries() const {
     std::size_t n = 0;
     for (const auto& [region, stale] : stale_) n += stale.leaves.size() + stale.tables.size();
@@ -695,8 +847,21 @@ std::size_t Machine::stale_entries() const {
 
 std::uint64_t Machine::load(std::uint64_t table, unsigned index, Where where) {
     yield("load");
-    const Page& p = own_page(table, false);
-    const std::uint64_t word = p.words[index];
+    Page& p = own_page(table, false);
+    touch_word(table, index, false);
+    std::uint64_t word = p.words[index];
+    if (scheduler_ != nullptr && unpublished_by_other(p, index)) {
+        // Nothing makes this CPU see the store yet, unless it has seen it before.
+        auto seen = std::find_if(p.seen.begin(), p.seen.end(), [&](const auto& s) { return s.first == index; });
+        if (seen == p.seen.end()) seen = p.seen.insert(seen, {index, 0});
+        if ((seen->second >> cpu_ & 1) == 0) {
+            if (scheduler_->choose("load", 2) == 1) {
+                word = p.older[index];
+            } else {
+                seen->second |= std::uint64_t{1} << cpu_;
+            }
+        }
+    }
     Event e;
     e.call = "load";
     e.table = table;
@@ -777,6 +942,7 @@ void Machine::summarize(std::uint64_t table, unsigned first, unsigned count, std
     any = 0;
     all = ~std::uint64_t{0};
     for (unsigned i = 0; i < count; ++i) {
+        touch_word(table, first + i, false);
         const std::uint64_t difference = p.words[first + i] ^ (expected + i * step);
         any |= difference;
         all &= difference;
@@ -784,18 +950,24 @@ void Machine::summarize(std::uint64_t table, unsigned first, unsigned count, std
 }
 
 void Machine::barrier(const char* name, bool completes_invalidations, Where where) {
-    yield(name);
+    const bool waits = completes_invalidations && !invalidations_[cpu_].empty() && config_.invalidation_waits_for_walks;
+    if (waits && scheduler_ != nullptr) {
+        const std::uint64_t issued = invalidations_[cpu_].back().issued;
+        scheduler_->wait(name, [this, issued] { return !walks_in_flight_since(issued); });
+    } else {
+        yield(name);
+    }
     Event e;
     e.call = name;
     e.order = completes_invalidations ? "DSB ISH" : "DSB ISHST";
     event(e, where);
     for (const std::uint64_t pa : unpublished_pages_[cpu_]) {
-        Page& p = page(pa);
-        p.unpublished_by &= ~(std::uint64_t{1} << cpu_);
-        if (p.unpublished_by == 0) p.older = {};
+        touch(Touched::page, pa, true);
+        publish_words(page(pa));
     }
     unpublished_pages_[cpu_].clear();
     for (const std::uint64_t region : unpublished_regions_[cpu_]) {
+        touch(Touched::region, region, true);
         RegionStale& stale = stale_[region];
         for (StaleLeaves& s : stale.leaves) {
             if (s.unpublished_by == static_cast<int>(cpu_)) s.unpublished_by = -1, s.settled = sequence_;
@@ -806,7 +978,10 @@ void Machine::barrier(const char* name, bool completes_invalidations, Where wher
     }
     unpublished_regions_[cpu_].clear();
     if (!completes_invalidations) return;
-    for (const PendingInvalidation& invalidation : invalidations_[cpu_]) apply(invalidation);
+    for (const PendingInvalidation& invalidation : invalidations_[cpu_]) {
+        touch_invalidation(invalidation);
+        apply(invalidation);
+    }
     invalidations_[cpu_].clear();
 }
 
@@ -828,6 +1003,19 @@ void Machine::invalidate(std::uint64_t va, std::uint64_t size, InvalidationScope
     e.targets = targets;
     event(e, where);
     invalidations_[cpu_].push_back({va, size, scope, targets, sequence_});
+    touch_invalidation(invalidations_[cpu_].back());
+}
+
+void Machine::touch_invalidation(const PendingInvalidation& inv) const {
+    touch(Touched::walkers, hardware_walks, false);
+    if (inv.size != 0) {
+        touch_regions(Touched::region, inv.va, inv.size, true);
+        return;
+    }
+    const auto& pages = reference_.pages();
+    if (pages.empty()) return;
+    const std::uint64_t start = pages.begin()->first, end = pages.rbegin()->second.end;
+    touch_regions(Touched::region, start + config_.offset, end - start, true);
 }
 
 /// An invalidation has completed: it removes what had settled before it was issued.
@@ -891,18 +1079,16 @@ void Machine::apply(const PendingInvalidation& inv) {
 }
 
 void Machine::acquire(Lock& lock, Where where) {
-    yield("acquire");
-    if (lock.held) {
-        if (scheduler_ != nullptr) {
-            scheduler_->wait("a lock", [&lock] { return !lock.held; });
-        } else {
-            report("lock protocol", fmt::format("CPU {} waits for a lock that CPU {} holds: nobody would release it", cpu_, lock.owner), 0);
-        }
+    if (scheduler_ != nullptr) {
+        scheduler_->wait("acquire", [&lock] { return !lock.held; });
+    } else if (lock.held) {
+        report("lock protocol", fmt::format("CPU {} waits for a lock that CPU {} holds: nobody would release it", cpu_, lock.owner), 0);
     }
+    touch_lock(lock);
     lock.held = true;
     lock.owner = cpu_;
     if (lock.id == 0) lock.id = next_lock_++;
-    ++locks_held_[cpu_];
+    locks_held_[cpu_].push_back(&lock);
     Event e;
     e.call = "acquire";
     e.lock = lock.id;
@@ -911,17 +1097,37 @@ void Machine::acquire(Lock& lock, Where where) {
 
 void Machine::release(Lock& lock, Where where) {
     yield("release");
+    touch_lock(lock);
     if (!lock.held || lock.owner != cpu_) report("lock protocol", "a lock is released by who doesn't hold it", 0);
     lock.held = false;
-    --locks_held_[cpu_];
+    std::erase(locks_held_[cpu_], &lock);
+    // Who takes the lock next sees this CPU's stores, though table walks need not.
+    for (const std::uint64_t pa : unpublished_pages_[cpu_]) page(pa).released_by |= std::uint64_t{1} << cpu_;
     Event e;
     e.call = "release";
     e.lock = lock.id;
     event(e, where);
 }
 
+/// Region locks are told apart by their region; all others count as one.
+void Machine::touch_lock(const Lock& lock) const {
+    if (scheduler_ == nullptr) return;
+    for (const auto& [region, known] : region_locks_) {
+        if (known == &lock) return touch(Touched::lock, region + 1, true);
+    }
+    touch(Touched::lock, 0, true);
+}
+
+std::optional<PhysAddr> Machine::region_of_lock(unsigned id) const {
+    for (const auto& [region, known] : region_locks_) {
+        if (known->id == id) return PhysAddr{(region << config_.regime.region_shift()) - config_.offset};
+    }
+    return std::nullopt;
+}
+
 bool Machine::take_table(std::uint64_t& pa, bool atomic, Where where) {
     yield("take_table");
+    touch(Touched::source, 0, true);
     const bool none = tables_left == 0 || (free_tables_.empty() && next_table_ == config_.table_pool.start.value());
     if (none) {
         Event e;
@@ -947,11 +1153,14 @@ void Machine::own_table(std::uint64_t pa, Where where) {
     e.call = "take_table";
     e.table = pa;
     event(e, where);
-    if (locks_held_[cpu_] != 0) report("lock protocol", "tables are taken with a lock held", pa);
+    if (!locks_held_[cpu_].empty()) report("lock protocol", "tables are taken with a lock held", pa);
+    touch(Touched::page, pa, true);
     ++tables_in_use_;
     Page& p = page(pa);
     if (p.owned) report("P4 all or nothing", fmt::format("the table {:#x} is handed out twice", pa), pa);
     p.owned = true;
+    p.linked = false;
+    p.taker = cpu_;
     // What a recycled page may hold at worst: valid leaves and tables that lead elsewhere.
     const std::uint64_t page_size = std::uint64_t{1} << config_.regime.page_shift;
     p.words = Words{p.words.size(), 0x0060'0000'dead'0703 | page_size, page_size};
@@ -961,12 +1170,14 @@ void Machine::own_table(std::uint64_t pa, Where where) {
 
 void Machine::give_table(std::uint64_t pa, Where where) {
     yield("give_table");
+    touch(Touched::source, 0, true);
     disown_table(pa, where);
     ++tables_left;
     free_tables_.push_back(pa);
 }
 
 void Machine::disown_table(std::uint64_t pa, Where where) {
+    touch(Touched::page, pa, true);
     Event e;
     e.call = "give_table";
     e.table = pa;
@@ -1015,6 +1226,8 @@ void Machine::table_writes(bool begin, Where where) {
 
 void Machine::walker(bool enter, Where where) {
     yield(enter ? "walker_enter" : "walker_exit");
+    touch(Touched::walkers, walker_slots + cpu_, true);
+    if (enter) touch(Touched::walkers, current_epoch, false);
     Event e;
     e.call = enter ? "walker_enter" : "walker_exit";
     event(e, where);
@@ -1027,6 +1240,7 @@ void Machine::walker(bool enter, Where where) {
 
 std::uint64_t Machine::grace_stamp(Where where) {
     yield("grace_stamp");
+    touch(Touched::walkers, current_epoch, true);
     Event e;
     e.call = "grace_stamp";
     event(e, where);
@@ -1035,6 +1249,7 @@ std::uint64_t Machine::grace_stamp(Where where) {
 
 bool Machine::grace_elapsed(std::uint64_t stamp, Where where) {
     yield("grace_elapsed");
+    for (unsigned c = 0; c < config_.cpus; ++c) touch(Touched::walkers, walker_slots + c, false);
     Event e;
     e.call = "grace_elapsed";
     event(e, where);
@@ -1042,7 +1257,7 @@ bool Machine::grace_elapsed(std::uint64_t stamp, Where where) {
 }
 
 void Machine::relax(Where where) {
-    yield("relax");
+    if (scheduler_ != nullptr) scheduler_->pause();
     Event e;
     e.call = "relax";
     event(e, where);

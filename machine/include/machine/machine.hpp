@@ -11,9 +11,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <source_location>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "directmap/descriptor.hpp"
@@ -36,6 +38,11 @@ struct MachineConfig {
     /// The engine reaches its tables through the map itself; every access must be translated.
     bool tables_through_map = true;
     unsigned table_key = 0; ///< protection key that only a write section may write through; 0: none
+    /// A barrier after an invalidation waits for walks in flight on other CPUs, as the architecture has it. Off: to see that
+    /// somebody notices.
+    bool invalidation_waits_for_walks = true;
+    /// Report who writes below a region without its lock. Off where a broken lock is to be noticed by what comes of it.
+    bool check_region_locks = true;
     PhysRange table_pool{}; ///< where table pages come from, handed out from the top down
 };
 
@@ -48,18 +55,32 @@ struct Violation {
     std::uint64_t pa = 0;
 };
 
-/// Who runs when, for explorers: called before every platform call, and where a CPU has to wait.
+/// Who runs when, and what hardware does where it has a choice: for explorers. Without one, a CPU that has to wait would wait
+/// for ever, and every choice is the first.
 class Scheduler {
 public:
     virtual ~Scheduler() = default;
+    /// Called before every platform call.
     virtual void before_call(const char* call) = 0;
-    /// Returns once `ready` holds.
+    /// Called instead where a CPU may have to wait; returns once `ready` holds.
     virtual void wait(const char* why, const std::function<bool()>& ready) = 0;
+    /// A busy-wait loop goes round: others first.
+    virtual void pause() = 0;
+    /// One of `alternatives` things that hardware may do, the plain one being 0.
+    virtual unsigned choose(const char* what, unsigned alternatives) = 0;
+    /// What the current call reads or writes, as an opaque number: two calls commute unless both touch something
+    /// and one of them writes it.
+    virtual void touch(std::uint64_t object, bool writes) = 0;
 };
 
 class Machine {
 public:
     using Where = std::source_location;
+    struct Lock {
+        unsigned id = 0; ///< for the record, by order of first use; 0: not used yet
+        bool held = false;
+        unsigned owner = 0;
+    };
 
     explicit Machine(const MachineConfig& config);
 
@@ -112,6 +133,17 @@ public:
         bool may_fault = false;
     };
     [[nodiscard]] Reach reach(unsigned cpu, PhysAddr pa, bool write, bool execute) const;
+    /// A table walk by the current CPU's MMU for `pa`'s alias, one descriptor at a time, each before a scheduling point: what
+    /// the sets above stand for, made visible. What it returns is checked as everything else is.
+    Entry hardware_walk(PhysAddr pa, Where where = Where::current());
+    /// Tells which lock is a region's; from then on changes below the region are checked for it.
+    void name_region_lock(const Lock* lock, PhysAddr inside) { region_locks_[region_of(inside.value() + config_.offset)] = lock; }
+    /// The start of the region whose lock has this id in events; nothing if it is another lock.
+    [[nodiscard]] std::optional<PhysAddr> region_of_lock(unsigned id) const;
+    /// A descriptor in a table, in words: "RW NX page", "table 0x…". For stories.
+    [[nodiscard]] std::string explain(std::uint64_t table, std::uint64_t word) const;
+    /// Calls `visit(table, index, word)` for every word that a walk can reach from the root.
+    void for_each_word(const std::function<void(std::uint64_t, unsigned, std::uint64_t)>& visit) const;
 
     [[nodiscard]] const std::vector<Violation>& violations() const { return violations_; }
     void report(const std::string& promise, const std::string& what, std::uint64_t pa);
@@ -129,12 +161,6 @@ public:
     std::uint64_t clock = 0;
 
     // ---- the platform's side: called by machine::Platform ---------------------------------------------------------
-
-    struct Lock {
-        unsigned id = 0; ///< for the record, by order of first use; 0: not used yet
-        bool held = false;
-        unsigned owner = 0;
-    };
 
     [[nodiscard]] std::uint64_t load(std::uint64_t table, unsigned index, Where where);
     void store(std::uint64_t table, unsigned index, std::uint64_t value, Where where);
@@ -169,8 +195,14 @@ private:
         Words words;
         Words older; ///< the words at the last barrier, while stores are unpublished
         std::uint64_t unpublished_by = 0; ///< CPUs
+        /// Whose store of a word is unpublished (CPU + 1), kept while several CPUs have some in this page.
+        std::vector<std::uint8_t> writers;
+        std::uint64_t released_by = 0;    ///< CPUs whose stores have been handed on with a lock: loads see them
+        std::vector<std::pair<unsigned, std::uint64_t>> seen; ///< unpublished words and the CPUs that have loaded the new value
         std::vector<Ref> refs;
-        bool owned = false; ///< handed out as a table
+        bool owned = false;  ///< handed out as a table
+        bool linked = false; ///< since then, at some time
+        unsigned taker = 0;  ///< the CPU that took it
     };
     /// Leaves of one size that may be cached although a fresh walk wouldn't return them.
     struct StaleLeaves {
@@ -202,6 +234,10 @@ private:
         std::uint64_t targets = 0;
         std::uint64_t issued = 0;
     };
+    struct WalkInFlight {
+        unsigned cpu = 0;
+        std::uint64_t began = 0;
+    };
     /// Neighbouring leaves that agree, as they are collected.
     struct LeafRun {
         std::uint64_t va = 0, size = 0;
@@ -220,6 +256,23 @@ private:
     void event(Event& e, Where where);
     void scenario_event(const char* call, PhysRange range = {}, const std::string& text = {});
     void yield(const char* call);
+    void check_lock(std::uint64_t va);
+    [[nodiscard]] bool unpublished_by_other(const Page& page, unsigned index) const;
+    [[nodiscard]] bool walks_in_flight_since(std::uint64_t issued) const;
+    void publish_words(Page& page);
+
+    // What a call touches, for Scheduler::touch: the kind in the low three bits.
+    enum class Touched : unsigned { word, region, reference, lock, source, walkers, page };
+    static constexpr std::uint64_t current_epoch = 0, hardware_walks = 1, walker_slots = 2; // of `walkers`
+    void touch(Touched kind, std::uint64_t which, bool writes) const {
+        if (scheduler_ != nullptr) scheduler_->touch(which << 3 | static_cast<unsigned>(kind), writes);
+    }
+    void touch_word(std::uint64_t table, unsigned index, bool writes) const { touch(Touched::word, (table >> 3) + index, writes); }
+    void touch_lock(const Lock& lock) const;
+    void touch_invalidation(const PendingInvalidation& invalidation) const;
+    void touch_regions(Touched kind, std::uint64_t va, std::uint64_t size, bool writes) const {
+        for (std::uint64_t r = region_of(va); r <= region_of(va + size - 1); ++r) touch(kind, r, writes);
+    }
 
     void mark_unpublished(std::uint64_t table, Page& page);
     void write_word(std::uint64_t table, Page& page, unsigned index, std::uint64_t value);
@@ -228,6 +281,7 @@ private:
     void check_leaves(const LeafRun& run, const Entry& first, std::uint64_t first_va);
     void check_visible(const Entry& entry, std::uint64_t va, int level);
     void check_conflicts(const LeafRun& run);
+    void check_merge(const LeafRun& run);
     void check_stale(PhysRange range);
     void check_table_key(std::uint64_t table);
     void link(std::uint64_t table, std::uint64_t va, int level);
@@ -256,7 +310,9 @@ private:
     std::vector<std::vector<std::uint64_t>> unpublished_regions_; // by CPU
     std::vector<std::vector<PendingInvalidation>> invalidations_; // by CPU
     std::vector<unsigned> write_sections_;
-    std::vector<unsigned> locks_held_;
+    std::vector<std::vector<const void*>> locks_held_; // by CPU
+    std::unordered_map<std::uint64_t, const Lock*> region_locks_;
+    std::vector<WalkInFlight> walks_;
     std::vector<EpochSlot> epoch_slots_;
     Epochs epochs_;
     std::map<std::uint64_t, std::uint64_t> shared_granules_; // start → end

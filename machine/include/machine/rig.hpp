@@ -67,6 +67,7 @@ struct RigConfig {
     Mapping mapping = Mapping::largest;
     std::uint64_t offset = 0xffff000000000000;
     unsigned cpus = 2;
+    unsigned cpus_outside = 0; ///< how many of them, the last ones, don't enter the map yet
     unsigned bbm = 3;
     bool range_invalidation = true;
     bool tables_through_map = true;
@@ -105,10 +106,14 @@ public:
         built_ = map_->build({{config_.ram.data(), config_.ram.size()}, {config_.zones.data(), config_.zones.size()}},
                              config.mapping);
         if (!built_) return;
+        for (std::size_t i = 0; i < regions_.size(); ++i) {
+            const std::uint64_t va = ((first >> G::region_shift) + i) << G::region_shift;
+            machine_.name_region_lock(&regions_[i].lock, PhysAddr{va - config.offset});
+        }
         initial_tables_ = machine_.tables_in_use();
         machine_.enter(0, map_->root().value());
         (void)map_->admit({.tolerates_live_resize = config.bbm >= 3});
-        for (unsigned cpu = 1; cpu < config.cpus; ++cpu) machine_.enter(cpu, map_->root().value());
+        for (unsigned cpu = 1; cpu < config.cpus - config.cpus_outside; ++cpu) machine_.enter(cpu, map_->root().value());
     }
 
     [[nodiscard]] const Result<void>& built() const { return built_; }
