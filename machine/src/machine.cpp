@@ -896,6 +896,10 @@ void Machine::fill(std::uint64_t table, unsigned first, unsigned count, std::uin
     e.value = value;
     e.step = step;
     event(e, where);
+    if (Page& fresh = page(table); !fresh.filled) {
+        fresh.taker = cpu_;
+        fresh.filled = true;
+    }
     Page& p = own_page(table, true);
     for (const Ref& ref : p.refs) {
         if (ref.live) {
@@ -1161,6 +1165,7 @@ void Machine::own_table(std::uint64_t pa, Where where) {
     p.owned = true;
     p.linked = false;
     p.taker = cpu_;
+    p.filled = false;
     // What a recycled page may hold at worst: valid leaves and tables that lead elsewhere.
     const std::uint64_t page_size = std::uint64_t{1} << config_.regime.page_shift;
     p.words = Words{p.words.size(), 0x0060'0000'dead'0703 | page_size, page_size};

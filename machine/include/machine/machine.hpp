@@ -202,7 +202,8 @@ private:
         std::vector<Ref> refs;
         bool owned = false;  ///< handed out as a table
         bool linked = false; ///< since then, at some time
-        unsigned taker = 0;  ///< the CPU that took it
+        unsigned taker = 0;  ///< the CPU that took it, or fills it: one may set aside what another uses
+        bool filled = false; ///< since it was taken
     };
     /// Leaves of one size that may be cached although a fresh walk wouldn't return them.
     struct StaleLeaves {
