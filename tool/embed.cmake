@@ -11,7 +11,7 @@ foreach(input IN LISTS INPUTS)
   # Numbers and not a string literal: no quoting to get wrong, no limit on length.
   string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${bytes}")
   string(REGEX REPLACE "(................................................................................)" "    \\1\n" bytes "${bytes}")
-  string(APPEND tables "constexpr char file_${index}[] = {\n${bytes}};\n")
+  string(APPEND tables "constexpr char file_${index}[] = {\n${bytes}0}; // never empty, so that an empty file has an array too\n")
   string(APPEND entries "    {\"${name}\", {file_${index}, ${size}}},\n")
   math(EXPR index "${index} + 1")
 endforeach()

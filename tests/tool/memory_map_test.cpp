@@ -9,9 +9,10 @@
 #include <rapidcheck/gtest.h>
 
 #include <algorithm>
-#include <cstdio>
+#include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
+#include <map>
 #include <sstream>
 
 namespace directmap::tool {
@@ -434,8 +435,15 @@ TEST(MemoryMap, TheBuiltInMapIsTheFileInTheSourceTree) {
               read_memory_map(data_path("iomem-ampere-emag-256g.txt")).ram);
     EXPECT_THAT([] { static_cast<void>(read_memory_map("builtin:none")); },
                 Throws<InputError>(Property(&InputError::reason, HasSubstr("ampere-emag-256g"))));
-    for (const EmbeddedFile& file : embedded_files())
-        EXPECT_EQ(file.text, text_of(DIRECTMAP_SOURCE_DIR "/tool/data/" + std::string(file.name)));
+}
+
+TEST(MemoryMap, EveryDataFileOfTheToolIsPartOfTheProgram) {
+    std::map<std::string, std::string> files, embedded;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(DIRECTMAP_SOURCE_DIR "/tool/data"))
+        if (entry.is_regular_file()) files[entry.path().filename()] = text_of(entry.path());
+    for (const EmbeddedFile& file : embedded_files()) embedded[std::string(file.name)] = file.text;
+    EXPECT_EQ(embedded, files);
+    EXPECT_FALSE(files.empty());
 }
 
 // ---- properties

@@ -7,11 +7,11 @@
 namespace directmap::tool {
 
 struct EmbeddedFile {
-    std::string_view name; ///< the file's name in tool/data
+    std::string_view name; ///< the file's name, without the folders of tool/data
     std::string_view text;
 };
 
-/// Sorted by name. Generated at build time by embed.cmake.
+/// Generated at build time by embed.cmake.
 [[nodiscard]] std::span<const EmbeddedFile> embedded_files();
 
 } // namespace directmap::tool
