@@ -102,7 +102,8 @@ private:
         whole.leaf = F::parent_of(level - 1, expected);
         unsigned grouped = differences.all.any_of(F::contiguous_mask) ? entries : 0;
         if (grouped == 0 && differences.any.any_of(F::contiguous_mask)) {
-            for (unsigned i = 0; i < entries; ++i) grouped += platform.load(table, i).any_of(F::contiguous_mask) ? 1u : 0u;
+            for (unsigned i = 0; i < entries; ++i)
+                grouped += platform.load(table, i).any_of(F::contiguous_mask) ? 1u : 0u;
         }
         if (grouped != 0) whole.leaves[G::leaf_size_index(level, true)] = grouped >> G::group_shift(level);
         whole.leaves[G::leaf_size_index(level, false)] = entries - grouped;
@@ -176,7 +177,8 @@ private:
         for (unsigned i = 0; i < count; ++i) {
             if ((marks[i / 64] >> (i % 64) & 1) == 0) continue;
             const PhysAddr child = F::table_address(platform.load(table, first + i));
-            if (spent || in_scope(base + i * size, size)) replace(table, level, first + i, base + i * size, read_again(child, level + 1));
+            if (spent || in_scope(base + i * size, size))
+                replace(table, level, first + i, base + i * size, read_again(child, level + 1));
         }
         complete_groups(table, level, first, count, base);
         if (unlinked_) publish(core_, region_); // a group bit must not cover an entry that still is a table somewhere
@@ -194,15 +196,16 @@ private:
         return whole;
     }
 
-    /// Groups that reach beyond the scope: what is left of them outside may still be tables. Those become leaves too, as
-    /// long as they agree with what is inside, so that the group can be closed.
+    /// Groups that reach beyond the scope: what is left of them outside may still be tables. Those become leaves too,
+    /// as long as they agree with what is inside, so that the group can be closed.
     void complete_groups(Table table, int level, unsigned first, unsigned count, PhysAddr base) {
         if (!core_.groups_allowed(level)) return;
         const unsigned group = G::group_entries(level);
         const std::uint64_t size = G::bytes(level), group_size = G::group_bytes(level);
         for (unsigned i = 0; i + group <= count; i += group) {
             const PhysAddr start = base + i * size;
-            const bool partly = in_scope(start, group_size) && (start < scope_.start || scope_.end() < start + group_size);
+            const bool partly =
+                in_scope(start, group_size) && (start < scope_.start || scope_.end() < start + group_size);
             if (partly) complete_group(table, level, first + i, start);
         }
     }
@@ -271,7 +274,8 @@ private:
             ++region_.counters.groups_closed;
             count_leaves<G>(region_, level, false, -static_cast<std::int64_t>(group));
             count_leaves<G>(region_, level, true, group);
-            stale_.add({core_.virt(start), G::group_bytes(level), G::shift(level), {InvalidationScope::any_level, true}});
+            stale_.add(
+                {core_.virt(start), G::group_bytes(level), G::shift(level), {InvalidationScope::any_level, true}});
         }
     }
 
@@ -291,18 +295,6 @@ private:
     bool unlinked_ = false;
     StaleSet stale_;
 };
-
-/// Everything in the region that was changed without a flush is flushed, so that nothing stale is merged over.
-template <Format F, Platform P>
-void flush_region(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysAddr inside) {
-    using G = typename F::geometry;
-    StaleSet all;
-    all.add({core.virt(core.entry_start(inside, G::region_shift)), G::region_bytes, G::page_shift,
-             {InvalidationScope::any_level, true}});
-    publish(core, region);
-    flush_now(core, region, all);
-    region.deferred = false;
-}
 
 /// Collapses within one region; `scope` doesn't leave it. Returns what is left of `budget`.
 template <Format F, Platform P>

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "directmap/core.hpp"
 #include "directmap/collapse.hpp"
+#include "directmap/core.hpp"
 #include "directmap/protect.hpp"
 #include "directmap/reclaim.hpp"
 
@@ -22,7 +22,7 @@ public:
     explicit PagesBuilder(Core<F, P>& core) : core_{core} {}
 
     /// False if the table source ran out; then nothing is left behind.
-    [[nodiscard]] bool build(int level, Descriptor leaf, PhysAddr& pa) {
+    [[nodiscard, gnu::noinline]] bool build(int level, Descriptor leaf, PhysAddr& pa) {
         P& platform = core_.platform;
         if (!platform.take_table(pa, false)) return false;
         const int child_level = level + 1;
@@ -46,7 +46,7 @@ public:
     }
 
     /// The same tables for another leaf at the same place: its attributes changed while they were built.
-    void refill(int level, Descriptor leaf, PhysAddr pa) {
+    [[gnu::noinline]] void refill(int level, Descriptor leaf, PhysAddr pa) {
         P& platform = core_.platform;
         const int child_level = level + 1;
         const auto table = platform.table(pa);
@@ -151,7 +151,7 @@ private:
                 break;
             }
             if (result = check(pa); !result) break;
-            open_group(core_, region, run.table, run.level, i);
+            set_group(core_, region, run.table, run.level, i, false);
             opened = true;
         }
         if (!opened) return result;
@@ -225,7 +225,7 @@ private:
             if (d.without(F::contiguous_mask) != values[n].without(F::contiguous_mask)) {
                 builder.refill(level, d.without(F::contiguous_mask), links[n]);
             }
-            if (d.any_of(F::contiguous_mask)) open_group(core_, region, now.table, level, now.first + n);
+            if (d.any_of(F::contiguous_mask)) set_group(core_, region, now.table, level, now.first + n, false);
         }
         if (n == 0) return 0;
         publish(core_, region); // every new table, and every opened group, before the first link
@@ -253,37 +253,6 @@ private:
     Obstacle obstacle_;
 };
 
-/// Cuts what straddles the ends of a part, changing no attribute.
-template <Format F, Platform P>
-[[nodiscard]] Result<void> cut_part(Core<F, P>& core, PhysRange part, ChangeOptions options) {
-    typename Core<F, P>::TableReserve reserve{core.platform, core.stock, options.atomic, options.loan};
-    auto& region = core.region_of(part.start);
-    for (;;) {
-        unsigned wanted = 0;
-        {
-            RegionGuard<F, P> guard{core, region};
-            Plan<typename P::Table> plan;
-            bool failed = false;
-            const Error error = plan_change(core, part, Change{}.fixed(true), options, plan, failed);
-            if (failed) return error;
-            if (!plan.low.needed() && !plan.high.needed()) return {};
-            if (!options.quiescent) {
-                if (auto open = check_gate(core, part.start); !open) return open;
-            }
-            if (plan.tables <= reserve.count()) {
-                WriteSection<P> writable{core.platform};
-                cut_ends(core, region, part, plan, reserve, Descriptor{});
-                region.deferred = true;
-                if (options.quiescent) flush_region(core, region, part.start);
-                return {};
-            }
-            wanted = plan.tables;
-        }
-        auto filled = fill_reserve<F, P>(reserve, wanted, part, options.atomic, false);
-        if (!filled) return filled;
-    }
-}
-
 } // namespace detail
 
 /// Pins `range` to pages: splits what is larger and marks every page as fixed. Later changes inside never resize.
@@ -307,7 +276,7 @@ template <Format F, Platform P>
     });
     Result<void> result;
     each_region([&](PhysRange part, auto&) {
-        if (result) result = detail::cut_part(core, part, options);
+        if (result) result = detail::RangeChange<F, P>{core, Change{}.fixed(true), options, nullptr}.cut(part);
         if (result) result = detail::ToPages<F, P>{core, options, detail::Obstacle::refuse}.run(part);
     });
     each_region([&](PhysRange part, auto& region) {
@@ -315,17 +284,19 @@ template <Format F, Platform P>
         --region.preparing;
         if (!result) return;
         WriteSection<P> writable{core.platform};
-        detail::for_each_run(core, part, [&](const auto& run) {
+        for (PhysAddr pa = part.start; pa < part.end();) {
+            const auto run = find_run(core, pa, part.end());
             core.platform.update(run.table, run.first, run.count, core.format.spell(run.level, Change{}.fixed(true)));
             region.counters.stores += run.count;
-        });
+            pa = run_end<F>(run, part.end());
+        }
         detail::publish(core, region);
     });
     return result;
 }
 
-/// Undoes `prepare`: the pages may be collapsed again. Nothing else changes. Errors: not_mapped; unsupported for a static
-/// leaf.
+/// Undoes `prepare`: the pages may be collapsed again. Nothing else changes. Errors: not_mapped; unsupported for a
+/// static leaf.
 template <Format F, Platform P>
 [[nodiscard]] Result<void> release_range(Core<F, P>& core, PhysRange range) {
     for (PhysAddr pa = range.start; pa < range.end();) {

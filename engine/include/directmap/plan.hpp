@@ -26,9 +26,9 @@ template <class Table>
 struct Cut {
     bool open_group = false; ///< its contiguous group must become single descriptors
     bool split = false;      ///< the entry itself must become a table
-    Table table{};
     int level = 0;
     unsigned index = 0;
+    Table table{};
     PhysAddr start; ///< of the entry
     Descriptor value;
 
@@ -44,172 +44,191 @@ struct Plan {
     bool stale = false;   ///< translations that may be cached change
     bool groups = false;  ///< contiguous groups lie inside the range
     bool single = false;  ///< the range is exactly `run`
+    bool partial = false; ///< in some run nothing would change
     bool pinned = true;   ///< both ends lie in leaves of fixed size, which nobody splits or merges meanwhile
     unsigned tables = 0;
-    unsigned avoided = 0; ///< splits that a leaf's agreement with the change made needless
+    unsigned avoided = 0;                     ///< splits that a leaf's agreement with the change made needless
     int level = InvalidationScope::any_level; ///< of all leaves in the range, if they share one
-    unsigned stride_shift = 0;                ///< of the smallest
-    Run<Table> run;
+    unsigned stride_shift = 0;                ///< of the smallest, once the ends are cut
+    Run<Table> run;                           ///< the first
     Cut<Table> low, high;
+
+    [[nodiscard]] bool cuts() const { return low.needed() || high.needed(); }
 };
 
-/// The tables that cutting an entry of `level` at `low` and `high` takes; offsets into the entry, 0 for no cut there.
-template <class G>
-[[nodiscard]] constexpr unsigned tables_for_cut(int level, std::uint64_t low, std::uint64_t high) {
-    if (low == 0 && high == 0) return 0;
-    const unsigned shift = G::shift(level + 1);
-    const std::uint64_t mask = (std::uint64_t{1} << shift) - 1;
-    unsigned tables = 1;
-    if (level + 1 == G::last_level) return tables;
-    const bool low_cut = (low & mask) != 0, high_cut = (high & mask) != 0;
-    if (low_cut && high_cut && low >> shift == high >> shift) {
-        return tables + tables_for_cut<G>(level + 1, low & mask, high & mask);
-    }
-    if (low_cut) tables += tables_for_cut<G>(level + 1, low & mask, 0);
-    if (high_cut) tables += tables_for_cut<G>(level + 1, 0, high & mask);
-    return tables;
-}
-
 namespace detail {
-
-/// Whether the entry `index` of `run` straddles `boundary`, an address inside or at the edge of what it maps.
-template <Format F, Platform P>
-[[nodiscard]] Cut<typename P::Table> examine_cut(Core<F, P>& core, const Run<typename P::Table>& run, unsigned index,
-                                                 Descriptor value, PhysAddr boundary, DescriptorChange spelled,
-                                                 unsigned& avoided) {
-    using G = typename F::geometry;
-    Cut<typename P::Table> cut;
-    const unsigned shift = G::shift(run.level);
-    const std::uint64_t va = core.va_of(boundary);
-    const bool inside_entry = (va & (G::bytes(run.level) - 1)) != 0;
-    const bool grouped = value.any_of(F::contiguous_mask) && (va & (G::group_bytes(run.level) - 1)) != 0;
-    if (!inside_entry && !grouped) return cut;
-    if (spelled.difference(value).empty()) {
-        ++avoided;
-        return cut;
-    }
-    cut.open_group = grouped;
-    cut.split = inside_entry;
-    cut.table = run.table;
-    cut.level = run.level;
-    cut.index = index;
-    cut.start = run.start + (std::uint64_t{index - run.first} << shift);
-    cut.value = value;
-    return cut;
-}
-
-/// Whether a contiguous group in the run would change; single descriptors beside it may change alone.
-template <Format F, Platform P>
-[[nodiscard]] bool alters_group(Core<F, P>& core, const Run<typename P::Table>& run, RunSummary summary,
-                                DescriptorChange spelled) {
-    if (summary.all.any_of(F::contiguous_mask)) return true;
-    for (unsigned i = 0; i < run.count; ++i) {
-        const Descriptor d = core.platform.load(run.table, run.first + i);
-        if (d.any_of(F::contiguous_mask) && !spelled.difference(d).empty()) return true;
-    }
-    return false;
-}
-
-/// Whether the run holds a page with the table key: only the pool may change those. Without a key in the run, or without
-/// a table key at all, that costs one test.
-template <Format F, Platform P>
-[[nodiscard]] bool holds_table_pages(Core<F, P>& core, const Run<typename P::Table>& run, RunSummary summary) {
-    if (core.table_key == 0 || !summary.any.any_of(F::key_mask)) return false;
-    const Descriptor key = F::key_bits(core.table_key);
-    for (unsigned i = 0; i < run.count; ++i) {
-        if ((core.platform.load(run.table, run.first + i) & F::key_mask) == key) return true;
-    }
-    return false;
-}
 
 template <Format F>
 [[nodiscard]] Error static_leaf(PhysAddr where) {
     return {ErrorCode::unsupported, where, 0, "a leaf of fixed size would have to be resized"};
 }
 
+/// The plan of one region's part of a change.
+template <Format F, Platform P>
+class Planner {
+public:
+    using G = typename F::geometry;
+    using TableRun = Run<typename P::Table>;
+    using TableCut = Cut<typename P::Table>;
+
+    Planner(Core<F, P>& core, PhysRange part, Change change, const ChangeOptions& options,
+            Plan<typename P::Table>& plan)
+        : core_{core}, part_{part}, change_{change}, options_{options}, plan_{plan} {}
+
+    [[nodiscard]] Result<void> run() {
+        plan_ = {};
+        plan_.stride_shift = G::region_shift;
+        for (PhysAddr pa = part_.start; pa < part_.end();) {
+            const TableRun run = find_run(core_, pa, part_.end(), part_);
+            if (pa == part_.start) {
+                plan_.run = run;
+                plan_.level = run.level;
+            } else if (plan_.level != run.level) {
+                plan_.level = InvalidationScope::any_level;
+            }
+            const PhysAddr end = run_end<F>(run, part_.end());
+            if (auto r = look_at(run, pa == part_.start, end == part_.end()); !r) return r;
+            plan_.single = pa == part_.start;
+            pa = end;
+        }
+        plan_.resizes = plan_.cuts() || (plan_.groups && !plan_.breaks);
+        if (!plan_.cuts()) return {};
+        return measure_cuts();
+    }
+
+private:
+    [[nodiscard]] Result<void> look_at(const TableRun& run, bool first, bool last) {
+        const DescriptorChange spelled = core_.format.spell(run.level, change_);
+        RunSummary summary{run.value, run.value};
+        if (run.count != 1) summary = core_.platform.summarize(run.table, run.first, run.count, Descriptor{}, 0);
+        if (!summary.all.all_of(F::present_mask)) return hole_in(run);
+        const unsigned shift = G::shift(run.level);
+        if (shift < plan_.stride_shift) plan_.stride_shift = shift;
+        const Descriptor altered = summary.altered_by(spelled);
+        if (altered.empty()) {
+            plan_.partial = true;
+        } else {
+            plan_.alters = true;
+            if (altered.any_of(F::break_mask)) plan_.retypes = true;
+            if (summary.any.any_of(F::valid_mask)) {
+                const bool only_validates = altered == F::valid_mask && spelled.set.any_of(F::valid_mask);
+                if (altered.any_of(F::break_mask)) plan_.breaks = true;
+                if (!only_validates && !altered.without(F::software_mask).empty()) plan_.stale = true;
+            }
+            if (run.through_range && core_.platform.tables_mapped_here() && !keeps_tables(core_, change_)) {
+                return incompatible(part_.start, "the range maps page tables that the change has to edit");
+            }
+            if (core_.table_key != 0 && !options_.owns_tables && holds_table_pages(run, summary)) {
+                return incompatible(run.start < part_.start ? part_.start : run.start,
+                                    "the range holds protected page tables");
+            }
+            if (!plan_.groups && summary.any.any_of(F::contiguous_mask))
+                plan_.groups = alters_group(run, summary, spelled);
+        }
+        if (first) plan_.pinned = run.value.any_of(F::fixed_mask);
+        if (last) {
+            const Descriptor value = core_.platform.load(run.table, run.first + run.count - 1);
+            plan_.pinned = plan_.pinned && value.any_of(F::fixed_mask);
+        }
+        const std::uint64_t inside =
+            (summary.any.any_of(F::contiguous_mask) ? G::group_bytes(run.level) : G::bytes(run.level)) - 1;
+        if (first && (core_.va_of(part_.start) & inside) != 0)
+            examine_cut(plan_.low, run, run.first, part_.start, spelled);
+        if (last && (core_.va_of(part_.end()) & inside) != 0) {
+            examine_cut(plan_.high, run, run.first + run.count - 1, part_.end(), spelled);
+        }
+        return {};
+    }
+
+    [[nodiscard]] static Error incompatible(PhysAddr where, const char* reason) {
+        return {ErrorCode::incompatible, where, 0, reason};
+    }
+
+    [[nodiscard]] Error hole_in(const TableRun& run) const {
+        unsigned hole = 0;
+        while (F::is_leaf(run.level, core_.platform.load(run.table, run.first + hole))) ++hole;
+        const PhysAddr where = run.start + (std::uint64_t{hole} << G::shift(run.level));
+        return {ErrorCode::not_mapped, where < part_.start ? part_.start : where, 0, "a hole in the range"};
+    }
+
+    /// Whether a contiguous group in the run would change; single descriptors beside it may change alone.
+    [[nodiscard]] bool alters_group(const TableRun& run, RunSummary summary, DescriptorChange spelled) const {
+        bool alters = summary.all.any_of(F::contiguous_mask);
+        for (unsigned i = 0; !alters && i < run.count; ++i) {
+            const Descriptor d = core_.platform.load(run.table, run.first + i);
+            alters = d.any_of(F::contiguous_mask) && !spelled.difference(d).empty();
+        }
+        return alters;
+    }
+
+    /// Whether the run holds a page with the table key: only the pool may change those.
+    [[nodiscard]] bool holds_table_pages(const TableRun& run, RunSummary summary) const {
+        const Descriptor key = F::key_bits(core_.table_key);
+        bool holds = false;
+        for (unsigned i = 0; !holds && summary.any.any_of(F::key_mask) && i < run.count; ++i) {
+            holds = (core_.platform.load(run.table, run.first + i) & F::key_mask) == key;
+        }
+        return holds;
+    }
+
+    /// Whether the entry `index` of `run` straddles `boundary`, an address inside or at the edge of what it maps.
+    void examine_cut(TableCut& cut, const TableRun& run, unsigned index, PhysAddr boundary, DescriptorChange spelled) {
+        const std::uint64_t va = core_.va_of(boundary);
+        const Descriptor value = run.count == 1 ? run.value : core_.platform.load(run.table, index);
+        const bool inside_entry = (va & (G::bytes(run.level) - 1)) != 0;
+        const bool grouped = value.any_of(F::contiguous_mask) && (va & (G::group_bytes(run.level) - 1)) != 0;
+        if (!inside_entry && !grouped) return;
+        if (spelled.difference(value).empty()) {
+            ++plan_.avoided;
+            return;
+        }
+        const PhysAddr start = run.start + (std::uint64_t{index - run.first} << G::shift(run.level));
+        cut = {grouped, inside_entry, run.level, index, run.table, start, value};
+    }
+
+    /// What the cuts take, and how small they leave the leaves.
+    [[nodiscard]] Result<void> measure_cuts() {
+        const TableCut &low = plan_.low, &high = plan_.high;
+        if (low.needed() && low.value.any_of(F::fixed_mask)) return static_leaf<F>(part_.start);
+        if (high.needed() && high.value.any_of(F::fixed_mask)) return static_leaf<F>(part_.end());
+        // The address bits decide: an entry is cut where the end has a bit below the entry's size.
+        const std::uint64_t low_va = core_.va_of(part_.start), high_va = core_.va_of(part_.end());
+        if (low.split) add_tables(low.level, lowest_bit(low_va));
+        if (high.split) add_tables(high.level, lowest_bit(high_va));
+        // Entries that both ends cut have one table: above the highest bit in which the ends differ.
+        if (low.split && high.split && low.start == high.start) {
+            const unsigned highest_difference = 63u - static_cast<unsigned>(__builtin_clzll(low_va ^ high_va));
+            const unsigned bit = lowest_bit(low_va);
+            plan_.tables -= levels_above(low.level, highest_difference > bit ? highest_difference : bit);
+        }
+        return {};
+    }
+    [[nodiscard]] static unsigned lowest_bit(std::uint64_t va) { return static_cast<unsigned>(__builtin_ctzll(va)); }
+    /// How many levels from `level` on have entries larger than 2^bit bytes.
+    [[nodiscard]] static unsigned levels_above(int level, unsigned bit) {
+        return (G::shift(level) - bit + G::index_bits - 1) / G::index_bits;
+    }
+    void add_tables(int level, unsigned lowest_bit) {
+        const unsigned tables = levels_above(level, lowest_bit), stride = G::shift(level + static_cast<int>(tables));
+        plan_.tables += tables;
+        if (stride < plan_.stride_shift) plan_.stride_shift = stride;
+    }
+
+    Core<F, P>& core_;
+    PhysRange part_;
+    Change change_;
+    const ChangeOptions& options_;
+    Plan<typename P::Table>& plan_;
+};
+
 } // namespace detail
 
 /// Plans `change` of `part`, which lies in one region. Errors: not_mapped (the first hole), unsupported (a fixed leaf
-/// straddles an end), incompatible (the part holds a table that the change has to reach afterwards).
+/// straddles an end), incompatible (the part holds a table that the change has to reach afterwards, or protected ones).
 template <Format F, Platform P>
-[[nodiscard]] Error plan_change(Core<F, P>& core, PhysRange part, Change change, ChangeOptions options,
-                                Plan<typename P::Table>& plan, bool& failed) {
-    using G = typename F::geometry;
-    P& platform = core.platform;
-    failed = true;
-    plan.stride_shift = G::region_shift;
-    bool first = true;
-    for (PhysAddr pa = part.start; pa < part.end(); first = false) {
-        const auto run = find_run(core, pa, part.end(), part);
-        const PhysAddr end = run_end<F>(run, part.end());
-        RunSummary summary;
-        if (run.count == 1) {
-            summary = {run.value, run.value};
-        } else {
-            summary = platform.summarize(run.table, run.first, run.count, Descriptor{}, 0);
-        }
-        if (!summary.all.all_of(F::present_mask)) {
-            unsigned hole = 0;
-            while (F::is_leaf(run.level, platform.load(run.table, run.first + hole))) ++hole;
-            const PhysAddr where = run.start + (std::uint64_t{hole} << G::shift(run.level));
-            return {ErrorCode::not_mapped, where < part.start ? part.start : where, 0, "a hole in the range"};
-        }
-        const DescriptorChange spelled = core.format.spell(run.level, change);
-        const Descriptor altered = summary.altered_by(spelled);
-        const bool last = end == part.end();
-        if (first) {
-            plan.run = run;
-            plan.single = last;
-            plan.level = run.level;
-        } else if (plan.level != run.level) {
-            plan.level = InvalidationScope::any_level;
-        }
-        if (G::shift(run.level) < plan.stride_shift) plan.stride_shift = G::shift(run.level);
-
-        if (!altered.empty()) {
-            plan.alters = true;
-            plan.retypes = plan.retypes || altered.any_of(F::break_mask);
-            if (summary.any.any_of(F::valid_mask)) {
-                const bool only_validates = altered == F::valid_mask && spelled.set.any_of(F::valid_mask);
-                if (altered.any_of(F::break_mask)) plan.breaks = true;
-                if (!only_validates && !altered.without(F::software_mask).empty()) plan.stale = true;
-            }
-            if (run.through_range && core.platform.tables_mapped_here() && !keeps_tables(core, change)) {
-                return {ErrorCode::incompatible, part.start, 0, "the range maps page tables that the change has to edit"};
-            }
-            if (!options.owns_tables && detail::holds_table_pages(core, run, summary)) {
-                return {ErrorCode::incompatible, pa, 0, "the range holds protected page tables"};
-            }
-            if (summary.any.any_of(F::contiguous_mask)) plan.groups = plan.groups || detail::alters_group(core, run, summary, spelled);
-        }
-        if (first) plan.pinned = run.value.any_of(F::fixed_mask);
-        if (first) plan.low = detail::examine_cut(core, run, run.first, run.value, part.start, spelled, plan.avoided);
-        if (last) {
-            const unsigned index = run.first + run.count - 1;
-            const Descriptor value = run.count == 1 ? run.value : platform.load(run.table, index);
-            plan.high = detail::examine_cut(core, run, index, value, part.end(), spelled, plan.avoided);
-            plan.pinned = plan.pinned && value.any_of(F::fixed_mask);
-        }
-        pa = end;
-    }
-    if (!plan.low.needed() && !plan.high.needed()) {
-        plan.resizes = plan.groups && !plan.breaks;
-        failed = false;
-        return {};
-    }
-    plan.resizes = true;
-    if (plan.low.needed() && plan.low.value.any_of(F::fixed_mask)) return detail::static_leaf<F>(part.start);
-    if (plan.high.needed() && plan.high.value.any_of(F::fixed_mask)) return detail::static_leaf<F>(part.end());
-    const std::uint64_t low = plan.low.split ? part.start - plan.low.start : 0;
-    const std::uint64_t high = plan.high.split ? part.end() - plan.high.start : 0;
-    if (plan.low.split && plan.high.split && plan.low.start == plan.high.start) {
-        plan.tables = tables_for_cut<G>(plan.low.level, low, high);
-    } else {
-        if (plan.low.split) plan.tables += tables_for_cut<G>(plan.low.level, low, 0);
-        if (plan.high.split) plan.tables += tables_for_cut<G>(plan.high.level, 0, high);
-    }
-    failed = false;
-    return {};
+[[nodiscard]] Result<void> plan_change(Core<F, P>& core, PhysRange part, Change change, const ChangeOptions& options,
+                                       Plan<typename P::Table>& plan) {
+    return detail::Planner<F, P>{core, part, change, options, plan}.run();
 }
 
 } // namespace directmap

@@ -11,29 +11,6 @@ namespace directmap {
 
 namespace detail {
 
-/// Calls `visit(run)` for every run of `part`.
-template <Format F, Platform P, class Visit>
-void for_each_run(Core<F, P>& core, PhysRange part, Visit visit) {
-    for (PhysAddr pa = part.start; pa < part.end();) {
-        const auto run = find_run(core, pa, part.end());
-        visit(run);
-        pa = run_end<F>(run, part.end());
-    }
-}
-
-/// Calls `visit(first index)` for every group that lies wholly in `run` and whose first descriptor has `mark`.
-template <Format F, Platform P, class Visit>
-void for_each_group(Core<F, P>& core, const Run<typename P::Table>& run, Descriptor mark, Visit visit) {
-    using G = typename F::geometry;
-    if (!G::has_groups(run.level)) return;
-    const unsigned group = G::group_entries(run.level);
-    const unsigned last = (run.first + run.count) & ~(group - 1);
-    for (unsigned i = (run.first + group - 1) & ~(group - 1); i < last; i += group) {
-        const Descriptor d = core.platform.load(run.table, i);
-        if (d.any_of(mark)) visit(i, d);
-    }
-}
-
 template <class Core>
 void publish(Core& core, typename Core::RegionState& region) {
     core.platform.barrier_publish();
@@ -41,136 +18,25 @@ void publish(Core& core, typename Core::RegionState& region) {
 }
 
 template <class Core>
-void flush_now(Core& core, typename Core::RegionState& region, const StaleSet& stale) {
+[[gnu::noinline]] void flush_now(Core& core, typename Core::RegionState& region, const StaleSet& stale) {
     const FlushCost cost = flush(core.platform, stale, core.flush_ceiling, core.gate.invalidate_twice());
     region.counters.invalidations += cost.invalidations;
     region.counters.barriers += cost.barriers;
     if (cost.invalidations != 0) ++region.counters.rounds;
 }
 
-/// log2 of the smallest leaf in `part` once its ends are cut: as fine as the ends need.
+/// Everything in the region that was changed without a flush is flushed, so that nothing stale is merged over.
 template <Format F, Platform P>
-[[nodiscard]] unsigned stride_after_cut(const Core<F, P>& core, PhysRange part, const Plan<typename P::Table>& plan) {
+[[gnu::noinline]] void flush_region(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysAddr inside) {
     using G = typename F::geometry;
-    unsigned stride = plan.stride_shift;
-    const auto consider = [&](const Cut<typename P::Table>& cut, PhysAddr boundary) {
-        if (!cut.split) return;
-        int level = cut.level + 1;
-        while (level != G::last_level && !core.virt(boundary).aligned(G::bytes(level))) ++level;
-        if (G::shift(level) < stride) stride = G::shift(level);
-    };
-    consider(plan.low, part.start);
-    consider(plan.high, part.end());
-    return stride;
-}
-
-/// Changes that must break before they make: every leaf that changes becomes invalid (with its group bit cleared, so
-/// that no half of a group speaks for the other), is flushed everywhere, and only then gets its new value, group
-/// bit included. In between, accesses to these pages fault; the caller owns them. Leaves of the range whose own change
-/// could be made in place are broken too: one flush serves all.
-template <Format F, Platform P>
-void commit_break(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysRange part, Change change,
-                  const Plan<typename P::Table>& plan) {
-    using G = typename F::geometry;
-    P& platform = core.platform;
-    const auto store = [&](typename P::Table table, unsigned index, Descriptor value) {
-        platform.store(table, index, value);
-        ++region.counters.stores;
-    };
-    const auto account_group = [&](int level, unsigned index, bool closed) { // once a group, at its first entry
-        const std::int64_t group = G::group_entries(level);
-        if ((index & static_cast<unsigned>(group - 1)) != 0) return;
-        count_leaves<G>(region, level, true, closed ? group : -group);
-        count_leaves<G>(region, level, false, closed ? -group : group);
-        ++(closed ? region.counters.groups_closed : region.counters.groups_opened);
-    };
-    for_each_run(core, part, [&](const Run<typename P::Table>& run) {
-        const DescriptorChange spelled = core.format.spell(run.level, change);
-        for (unsigned i = run.first; i < run.first + run.count; ++i) {
-            const Descriptor d = platform.load(run.table, i);
-            if (!d.any_of(F::valid_mask) || spelled.difference(d).without(F::software_mask).empty()) continue;
-            const bool grouped = d.any_of(F::contiguous_mask);
-            const Descriptor marks = F::broken_mask | (grouped ? F::regroup_mask : Descriptor{});
-            if (grouped) account_group(run.level, i, false);
-            store(run.table, i, d.without(F::valid_mask | F::contiguous_mask) | marks);
-        }
-    });
+    StaleSet all;
+    all.add({core.virt(core.entry_start(inside, G::region_shift)),
+             G::region_bytes,
+             G::page_shift,
+             {InvalidationScope::any_level, true}});
     publish(core, region);
-    StaleSet stale;
-    stale.add({core.virt(part.start), part.size, stride_after_cut(core, part, plan), {InvalidationScope::any_level, true}});
-    flush_now(core, region, stale);
-    for_each_run(core, part, [&](const Run<typename P::Table>& run) {
-        const DescriptorChange spelled = core.format.spell(run.level, change);
-        for (unsigned i = run.first; i < run.first + run.count; ++i) {
-            const Descriptor d = platform.load(run.table, i);
-            Descriptor made = d.without(F::broken_mask | F::regroup_mask);
-            if (d.any_of(F::broken_mask)) made = made | F::valid_mask;
-            if (d.any_of(F::regroup_mask)) {
-                made = made | F::contiguous_mask;
-                account_group(run.level, i, true);
-            }
-            made = spelled.apply_to(made);
-            if (made != d) store(run.table, i, made);
-        }
-    });
-    publish(core, region);
-    platform.barrier_context();
-}
-
-/// Changes in place. A group is opened before its members may differ and closed again after the last of them has
-/// changed, each step visible before the next: at no moment does a group bit cover descriptors that disagree.
-template <Format F, Platform P>
-void commit_in_place(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysRange part, Change change,
-                     const Plan<typename P::Table>& plan) {
-    using G = typename F::geometry;
-    using TableRun = Run<typename P::Table>;
-    P& platform = core.platform;
-    if (plan.single && !plan.resizes) { // one run: the plan's descent serves the commit too
-        const DescriptorChange spelled = core.format.spell(plan.run.level, change);
-        if (plan.run.count == 1) {
-            platform.store(plan.run.table, plan.run.first, spelled.apply_to(plan.run.value));
-        } else {
-            platform.update(plan.run.table, plan.run.first, plan.run.count, spelled);
-        }
-        region.counters.stores += plan.run.count;
-        publish(core, region);
-        return;
-    }
-    const bool may_close = core.gate.may_merge();
-    if (plan.groups) {
-        for_each_run(core, part, [&](const TableRun& run) {
-            const DescriptorChange spelled = core.format.spell(run.level, change);
-            for_each_group(core, run, F::contiguous_mask, [&](unsigned first, Descriptor d) {
-                if (spelled.difference(d).empty()) return;
-                open_group(core, region, run.table, run.level, first, may_close ? F::regroup_mask : Descriptor{});
-            });
-        });
-        publish(core, region);
-    }
-    for_each_run(core, part, [&](const TableRun& run) {
-        const DescriptorChange spelled = core.format.spell(run.level, change);
-        const RunSummary summary = run.count == 1
-                                       ? RunSummary{run.value, run.value}
-                                       : platform.summarize(run.table, run.first, run.count, Descriptor{}, 0);
-        if (summary.altered_by(spelled).empty()) return;
-        platform.update(run.table, run.first, run.count, spelled);
-        region.counters.stores += run.count;
-    });
-    publish(core, region);
-    if (!plan.resizes || !may_close) return;
-    bool closed = false;
-    for_each_run(core, part, [&](const TableRun& run) {
-        for_each_group(core, run, F::regroup_mask, [&](unsigned first, Descriptor) {
-            const unsigned group = G::group_entries(run.level);
-            platform.update(run.table, first, group, {F::regroup_mask, F::contiguous_mask});
-            region.counters.stores += group;
-            ++region.counters.groups_closed;
-            count_leaves<G>(region, run.level, false, -static_cast<std::int64_t>(group));
-            count_leaves<G>(region, run.level, true, group);
-            closed = true;
-        });
-    });
-    if (closed) publish(core, region);
+    flush_now(core, region, all);
+    region.deferred = false;
 }
 
 /// The gate's answer to a plan that resizes.
@@ -183,183 +49,336 @@ template <Format F, Platform P>
     return Error{ErrorCode::unsupported, where, 0, "a leaf must be resized, and a CPU on the map can't tolerate that"};
 }
 
+/// A change on its way through the regions of its range.
 template <Format F, Platform P>
-[[nodiscard]] Result<void> fill_reserve(typename Core<F, P>::TableReserve& reserve, unsigned wanted, PhysRange range,
-                                        bool atomic, bool mapped_here) {
-    if (!reserve.fill(wanted)) {
-        return Error{atomic ? ErrorCode::would_block : ErrorCode::no_tables, range.start, wanted,
-                     atomic ? "more tables are needed than are set aside" : "the table source is exhausted"};
-    }
-    for (unsigned i = 0; mapped_here && i < reserve.count(); ++i) {
-        if (range.contains(reserve[i])) {
-            return Error{ErrorCode::incompatible, reserve[i], 0, "the table source handed out memory that is being changed"};
-        }
-    }
-    return {};
-}
-
-/// Commits `change` to `part`, which lies in one region whose lock is held, and adds what became stale to `stale`.
-template <Format F, Platform P>
-void commit(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysRange part, Change change,
-            const Plan<typename P::Table>& plan, typename Core<F, P>::TableReserve& reserve, bool quiescent,
-            StaleSet& stale) {
-    using G = typename F::geometry;
-    WriteSection<P> writable{core.platform};
-    InvalidationScope scope{plan.level, true};
-    region.counters.splits_avoided += plan.avoided;
-    if (plan.low.needed() || plan.high.needed()) {
-        cut_ends(core, region, part, plan, reserve, F::regroup_mask);
-        if (quiescent || F::flush_owed_after_resize) {
-            // The larger leaves may be cached where they are no longer tolerated.
-            const auto whole = [&](const Cut<typename P::Table>& cut) {
-                const unsigned shift = G::shift(cut.level) + (cut.open_group ? G::group_shift(cut.level) : 0);
-                if (cut.needed()) {
-                    stale.add({core.virt(core.entry_start(cut.start, shift)), std::uint64_t{1} << shift,
-                               G::shift(cut.level), {InvalidationScope::any_level, false}});
-                }
-            };
-            whole(plan.low);
-            whole(plan.high);
-        }
-        if constexpr (F::flush_owed_after_resize) {
-            flush_now(core, region, stale);
-            stale.clear();
-        }
-    }
-    // A leaf that was made invalid with the flush deferred may still be cached as it was: then the break is owed still.
-    if (plan.breaks || (plan.retypes && (region.unflushed != 0 || region.deferred))) {
-        commit_break(core, region, part, change, plan);
-    } else {
-        commit_in_place(core, region, part, change, plan);
-    }
-    // An entry that was split may still be cached at its old level, by this change or by one not flushed yet.
-    if (plan.resizes || region.unflushed != 0 || region.deferred) scope.level = InvalidationScope::any_level;
-    if (plan.stale && !plan.breaks) {
-        stale.add({core.virt(part.start), part.size, stride_after_cut(core, part, plan), scope});
-    }
-    // Background collapse looks at these without the lock.
-    __atomic_store_n(&region.touched, true, __ATOMIC_RELAXED);
-    __atomic_store_n(&region.last_change, core.platform.now(), __ATOMIC_RELAXED);
-}
-
-} // namespace detail
-
-/// Changes attributes of `range`. With `deferred` null the change is flushed when the call returns; otherwise what is stale
-/// is added there and the caller flushes.
-template <Format F, Platform P>
-[[nodiscard]] Result<void> change_range(Core<F, P>& core, PhysRange range, Change change, ChangeOptions options,
-                                        StaleSet* deferred) {
+class RangeChange {
+public:
     using G = typename F::geometry;
     using CoreType = Core<F, P>;
-    P& platform = core.platform;
-    const bool mapped_here = platform.tables_mapped_here();
-    const bool one_region = core.region_end(range.start, range.end()) == range.end();
-    typename CoreType::TableReserve reserve{platform, core.stock, options.atomic, options.loan};
-    StaleSet later;
+    using RegionState = typename CoreType::RegionState;
+    using Table = typename P::Table;
+    using TableRun = Run<Table>;
 
-    if (!one_region) {
-        // All regions first, without their locks: holes, fixed leaves and the gate are found before anything is
-        // touched. Only the two ends can need tables, and whatever another CPU splits or collapses meanwhile, the
-        // worst case of both ends is in hand before the first region is committed.
+    /// With `deferred` null the change is flushed when `run` returns; otherwise what is stale is added there.
+    RangeChange(CoreType& core, Change change, const ChangeOptions& options, StaleSet* deferred)
+        : core_{core}, change_{change}, options_{options}, deferred_{deferred}, reserve_{core.platform, core.stock,
+                                                                                         options.atomic, options.loan} {
+    }
+
+    [[nodiscard]] Result<void> run(PhysRange range) {
+        one_region_ = core_.region_end(range.start, range.end()) == range.end();
+        Result<void> result;
+        if (!one_region_) result = look_ahead(range);
+        if (!result) return result;
+        PhysAddr pa = range.start;
+        while (result && pa < range.end()) {
+            const PhysAddr end = core_.region_end(pa, range.end());
+            result = change_part(range, {pa, end - pa});
+            if (result) pa = end;
+        }
+        if (!one_region_ && deferred_ == nullptr) flush_regions(range.start, pa);
+        return result;
+    }
+
+    /// Cuts what straddles the ends of a part, changing no attribute.
+    [[nodiscard]] Result<void> cut(PhysRange part) {
+        cut_only_ = one_region_ = true;
+        return change_part(part, part);
+    }
+
+private:
+    enum class Pass : std::uint8_t { open_groups, change, close_groups, break_leaves, make_leaves };
+
+    [[nodiscard]] Result<void> plan(PhysRange part) { return plan_change(core_, part, change_, options_, plan_); }
+
+    [[nodiscard]] Result<void> check(PhysAddr where) const {
+        if (!(cut_only_ ? plan_.cuts() : plan_.resizes) || options_.quiescent) return {};
+        return check_gate(core_, where);
+    }
+
+    /// All regions first, without their locks: holes, fixed leaves and the gate are found before anything is touched.
+    /// Only the two ends can need tables, and whatever another CPU splits or collapses meanwhile, the worst case of
+    /// both ends is in hand before the first region is committed.
+    [[nodiscard]] Result<void> look_ahead(PhysRange range) {
         bool cuts = false;
         for (PhysAddr pa = range.start; pa < range.end();) {
-            const PhysAddr end = core.region_end(pa, range.end());
-            WalkerSection<P> walker{platform};
-            Plan<typename P::Table> plan;
-            bool failed = false;
-            const PhysRange part{pa, end - pa};
-            const Error error = plan_change(core, part, change, options, plan, failed);
-            if (failed) return error;
-            if (plan.resizes && !options.quiescent) {
-                if (auto open = detail::check_gate(core, pa); !open) return open;
-            }
+            const PhysAddr end = core_.region_end(pa, range.end());
+            WalkerSection<P> walker{core_.platform};
+            if (auto r = plan({pa, end - pa}); !r) return r;
+            if (auto r = check(pa); !r) return r;
             // Only the range's own ends can be cut, unless they lie on a region's edge or in pinned pages.
-            const bool at_edge = core.virt(pa).aligned(G::region_bytes) && core.virt(end).aligned(G::region_bytes);
-            cuts = cuts || plan.low.needed() || plan.high.needed() || (!at_edge && !plan.pinned);
+            const bool at_edge = core_.virt(pa).aligned(G::region_bytes) && core_.virt(end).aligned(G::region_bytes);
+            cuts = cuts || plan_.cuts() || (!at_edge && !plan_.pinned);
             pa = end;
         }
-        if (cuts && (core.gate.may_split() || options.quiescent)) {
-            auto filled = detail::fill_reserve<F, P>(reserve, G::worst_tables, range, options.atomic, mapped_here);
-            if (!filled) return filled;
+        if (!cuts || !(core_.gate.may_split() || options_.quiescent)) return {};
+        return fill_reserve(G::worst_tables, range);
+    }
+
+    [[nodiscard]] Result<void> fill_reserve(unsigned wanted, PhysRange range) {
+        if (!reserve_.fill(wanted)) {
+            return Error{options_.atomic ? ErrorCode::would_block : ErrorCode::no_tables, range.start, wanted,
+                         options_.atomic ? "more tables are needed than are set aside"
+                                         : "the table source is exhausted"};
+        }
+        for (unsigned i = 0; !cut_only_ && core_.platform.tables_mapped_here() && i < reserve_.count(); ++i) {
+            if (!range.contains(reserve_[i])) continue;
+            return Error{ErrorCode::incompatible, reserve_[i], 0,
+                         "the table source handed out memory that is being changed"};
+        }
+        return {};
+    }
+
+    [[nodiscard]] Result<void> change_part(PhysRange range, PhysRange part) {
+        RegionState& region = core_.region_of(part.start);
+        for (std::uint64_t planned_at = ~std::uint64_t{0};;) {
+            {
+                RegionGuard<F, P> guard{core_, region};
+                // Every store into the region's tables is counted: a plan holds as long as the count does.
+                if (region.counters.stores != planned_at) {
+                    if (auto r = plan(part); !r) return r;
+                    planned_at = region.counters.stores;
+                }
+                if (auto r = check(part.start); !r) return r;
+                if (plan_.tables <= reserve_.count()) {
+                    commit(region, part);
+                    return {};
+                }
+            }
+            // With no lock held; then everything is looked at again. Nothing has been committed yet: a range of several
+            // regions has its reserve already.
+            if (auto r = fill_reserve(plan_.tables, range); !r) return r;
         }
     }
 
-    Result<void> result;
-    PhysAddr pa = range.start;
-    while (pa < range.end()) {
-        const PhysAddr end = core.region_end(pa, range.end());
-        const PhysRange part{pa, end - pa};
-        auto& region = core.region_of(pa);
-        unsigned wanted = 0;
-        {
-            RegionGuard<F, P> guard{core, region};
-            Plan<typename P::Table> plan;
-            bool failed = false;
-            const Error error = plan_change(core, part, change, options, plan, failed);
-            if (failed) {
-                result = error;
-                break;
-            }
-            if (plan.alters && plan.resizes && !options.quiescent) {
-                if (result = detail::check_gate(core, pa); !result) break;
-            }
-            if (!plan.alters || plan.tables <= reserve.count()) {
-                StaleSet stale;
-                if (plan.alters) {
-                    detail::commit(core, region, part, change, plan, reserve, options.quiescent, stale);
-                } else {
-                    region.counters.splits_avoided += plan.avoided;
-                }
-                if (deferred != nullptr) {
-                    region.deferred = region.deferred || !stale.empty() || plan.resizes;
-                    deferred->add(stale);
-                } else if (!one_region) {
-                    ++region.unflushed;
-                    later.add(stale);
-                } else if (!stale.empty()) {
-                    detail::flush_now(core, region, stale);
-                } else if (plan.alters) {
-                    region.deferred = region.deferred || plan.resizes; // larger entries may linger, still right
-                    platform.barrier_context();
-                }
-                pa = end;
-                continue;
-            }
-            wanted = plan.tables;
+    /// Commits the plan to `part`, which lies in one region whose lock is held, and flushes or says what is owed.
+    void commit(RegionState& region, PhysRange part) {
+        bool owed = false;
+        if (cut_only_) {
+            if (!plan_.cuts()) return;
+            WriteSection<P> writable{core_.platform};
+            cut_ends(core_, region, part, plan_, reserve_, Descriptor{});
+            region.deferred = true;
+            if (options_.quiescent) flush_region(core_, region, part.start);
+            return;
         }
-        // With no lock held; then everything is looked at again. Nothing has been committed yet: a range of several
-        // regions has its reserve already.
-        result = detail::fill_reserve<F, P>(reserve, wanted, range, options.atomic, mapped_here);
-        if (!result) break;
+        region.counters.splits_avoided += plan_.avoided;
+        if (plan_.alters) owed = change_leaves(region, part);
+        if (deferred_ != nullptr) {
+            region.deferred = region.deferred || owed || plan_.resizes;
+        } else if (!one_region_) {
+            ++region.unflushed;
+        } else if (owed) {
+            flush_now(core_, region, stale_);
+        } else if (plan_.alters) {
+            region.deferred = region.deferred || plan_.resizes; // larger entries may linger, still right
+            core_.platform.barrier_context();
+        }
     }
-    if (!one_region && deferred == nullptr) {
-        const FlushCost cost = flush(platform, later, core.flush_ceiling, core.gate.invalidate_twice());
-        if (later.empty()) platform.barrier_context();
-        for (PhysAddr done = range.start; done < pa; done = core.region_end(done, range.end())) {
-            auto& region = core.region_of(done);
-            RegionGuard<F, P> guard{core, region};
+
+    /// Returns whether a flush is owed.
+    [[nodiscard]] bool change_leaves(RegionState& region, PhysRange part) {
+        WriteSection<P> writable{core_.platform};
+        StaleSet& stale = deferred_ != nullptr ? *deferred_ : stale_;
+        bool owed = false, marked = false;
+        if (plan_.cuts()) {
+            marked = cut_ends(core_, region, part, plan_, reserve_, F::regroup_mask);
+            if constexpr (F::flush_owed_after_resize) {
+                StaleSet cut;
+                add_cut_leaves(cut);
+                flush_now(core_, region, cut);
+            }
+        }
+        InvalidationScope scope{plan_.level, true};
+        // An entry that was split may still be cached at its old level, by this change or by one not flushed yet.
+        if (plan_.resizes || region.unflushed != 0 || region.deferred) scope.level = InvalidationScope::any_level;
+        const StaleRange changed{core_.virt(part.start), part.size, plan_.stride_shift, scope};
+        // A leaf that was made invalid with the flush deferred may still be cached as it was: then the break is owed
+        // still.
+        if (plan_.breaks || (plan_.retypes && (region.unflushed != 0 || region.deferred))) {
+            break_and_make(region, part, changed);
+        } else {
+            change_in_place(region, part, marked);
+        }
+        if (plan_.stale && !plan_.breaks) {
+            stale.add(changed);
+            owed = true;
+        }
+        if (options_.quiescent && plan_.cuts()) {
+            add_cut_leaves(stale);
+            owed = true;
+        }
+        // Background collapse looks at these without the lock.
+        __atomic_store_n(&region.touched, true, __ATOMIC_RELAXED);
+        __atomic_store_n(&region.last_change, core_.platform.now(), __ATOMIC_RELAXED);
+        return owed;
+    }
+
+    /// The larger leaves that were cut, where they are not tolerated beside the smaller ones.
+    void add_cut_leaves(StaleSet& stale) const {
+        const auto add = [&](const Cut<Table>& cut) {
+            const unsigned shift = G::shift(cut.level) + (cut.open_group ? G::group_shift(cut.level) : 0);
+            if (!cut.needed()) return;
+            stale.add({core_.virt(core_.entry_start(cut.start, shift)),
+                       std::uint64_t{1} << shift,
+                       G::shift(cut.level),
+                       {InvalidationScope::any_level, false}});
+        };
+        add(plan_.low);
+        add(plan_.high);
+    }
+
+    /// Changes that must break before they make: every leaf that changes becomes invalid (with its group bit cleared,
+    /// so that no half of a group speaks for the other), is flushed everywhere, and only then gets its new value, group
+    /// bit included. In between, accesses to these pages fault; the caller owns them. Leaves of the range whose own
+    /// change could be made in place are broken too: one flush serves all.
+    void break_and_make(RegionState& region, PhysRange part, StaleRange changed) {
+        (void)each_run(region, part, Pass::break_leaves);
+        publish(core_, region);
+        StaleSet broken;
+        changed.scope.level = InvalidationScope::any_level;
+        broken.add(changed);
+        flush_now(core_, region, broken);
+        (void)each_run(region, part, Pass::make_leaves);
+        publish(core_, region);
+        core_.platform.barrier_context();
+    }
+
+    /// Changes in place. A group is opened before its members may differ and closed again after the last of them has
+    /// changed, each step visible before the next: at no moment does a group bit cover descriptors that disagree.
+    void change_in_place(RegionState& region, PhysRange part, bool marked) {
+        if (plan_.groups && each_run(region, part, Pass::open_groups)) {
+            marked = true;
+            publish(core_, region);
+        }
+        (void)each_run(region, part, Pass::change);
+        publish(core_, region);
+        if (marked && each_run(region, part, Pass::close_groups)) publish(core_, region);
+    }
+
+    /// One pass over the leaves of `part`; returns whether a group was opened or closed.
+    [[gnu::noinline]] bool each_run(RegionState& region, PhysRange part, Pass pass) {
+        bool any = false;
+        for (PhysAddr pa = part.start; pa < part.end();) {
+            const TableRun run = plan_.single ? plan_.run : find_run(core_, pa, part.end()); // one descent serves all
+            switch (pass) {
+            case Pass::change: change_run(region, run); break;
+            case Pass::open_groups:
+            case Pass::close_groups: any = set_groups(region, run, pass == Pass::close_groups) || any; break;
+            case Pass::break_leaves:
+            case Pass::make_leaves: remake_run(region, run, pass == Pass::make_leaves); break;
+            }
+            pa = plan_.single ? part.end() : run_end<F>(run, part.end());
+        }
+        return any;
+    }
+
+    void change_run(RegionState& region, const TableRun& run) {
+        P& platform = core_.platform;
+        const DescriptorChange spelled = core_.format.spell(run.level, change_);
+        if (run.count == 1) {
+            const Descriptor made = spelled.apply_to(run.value);
+            if (made == run.value) return;
+            platform.store(run.table, run.first, made);
+        } else {
+            // Where every run changes, as the plan saw, none needs a second look.
+            if (!plan_.single && (plan_.partial || plan_.cuts()) &&
+                platform.summarize(run.table, run.first, run.count, Descriptor{}, 0).altered_by(spelled).empty()) {
+                return;
+            }
+            platform.update(run.table, run.first, run.count, spelled);
+        }
+        region.counters.stores += run.count;
+    }
+
+    /// Opens the run's groups that will change and marks them, or closes those that are marked.
+    [[nodiscard]] bool set_groups(RegionState& region, const TableRun& run, bool close) {
+        if (!G::has_groups(run.level)) return false;
+        const bool closes = close || core_.gate.may_merge();
+        const DescriptorChange spelled = core_.format.spell(run.level, change_);
+        const unsigned group = G::group_entries(run.level);
+        bool any = false;
+        for (unsigned i = (run.first + group - 1) & ~(group - 1); i + group <= run.first + run.count; i += group) {
+            const Descriptor d = core_.platform.load(run.table, i);
+            if (!d.any_of(close ? F::regroup_mask : F::contiguous_mask)) continue;
+            if (!close && spelled.difference(d).empty()) continue;
+            set_group(core_, region, run.table, run.level, i, close, closes ? F::regroup_mask : Descriptor{});
+            any = true;
+        }
+        return any;
+    }
+
+    /// Makes the run's leaves that change invalid and marks them, or gives those that are marked their new value.
+    void remake_run(RegionState& region, const TableRun& run, bool make) {
+        const DescriptorChange spelled = core_.format.spell(run.level, change_);
+        for (unsigned i = run.first; i < run.first + run.count; ++i) {
+            const Descriptor d = core_.platform.load(run.table, i);
+            const bool grouped = d.any_of(make ? F::regroup_mask : F::contiguous_mask);
+            Descriptor next;
+            if (make) {
+                next = d.without(F::broken_mask | F::regroup_mask);
+                if (d.any_of(F::broken_mask)) next = next | F::valid_mask;
+                if (grouped) next = next | F::contiguous_mask;
+                next = spelled.apply_to(next);
+                if (next == d) continue;
+            } else {
+                if (!d.any_of(F::valid_mask) || spelled.difference(d).without(F::software_mask).empty()) continue;
+                next = d.without(F::valid_mask | F::contiguous_mask) | F::broken_mask;
+                if (grouped) next = next | F::regroup_mask;
+            }
+            core_.platform.store(run.table, i, next);
+            ++region.counters.stores;
+            if (grouped && (i & (G::group_entries(run.level) - 1)) == 0) count_group<G>(region, run.level, make);
+        }
+    }
+
+    /// One round for the regions in [start, end), which have all been changed.
+    void flush_regions(PhysAddr start, PhysAddr end) {
+        const FlushCost cost = flush(core_.platform, stale_, core_.flush_ceiling, core_.gate.invalidate_twice());
+        if (stale_.empty()) core_.platform.barrier_context();
+        for (PhysAddr pa = start; pa < end; pa = core_.region_end(pa, end)) {
+            RegionState& region = core_.region_of(pa);
+            RegionGuard<F, P> guard{core_, region};
             --region.unflushed;
-            if (done == range.start && cost.invalidations != 0) {
+            if (pa == start && cost.invalidations != 0) {
                 region.counters.invalidations += cost.invalidations;
                 region.counters.barriers += cost.barriers;
                 ++region.counters.rounds;
             }
         }
     }
-    return result;
+
+    CoreType& core_;
+    Change change_;
+    const ChangeOptions& options_;
+    StaleSet* deferred_;
+    bool one_region_ = false;
+    bool cut_only_ = false;
+    typename CoreType::TableReserve reserve_;
+    StaleSet stale_;
+    Plan<Table> plan_;
+};
+
+} // namespace detail
+
+/// Changes attributes of `range`. With `deferred` null the change is flushed when the call returns; otherwise what is
+/// stale is added there and the caller flushes.
+template <Format F, Platform P>
+[[nodiscard]] Result<void> change_range(Core<F, P>& core, PhysRange range, Change change, const ChangeOptions& options,
+                                        StaleSet* deferred) {
+    return detail::RangeChange<F, P>{core, change, options, deferred}.run(range);
 }
 
 /// The tables that `change_range` would take now.
 template <Format F, Platform P>
-[[nodiscard]] Result<unsigned> plan_tables(Core<F, P>& core, PhysRange range, Change change, ChangeOptions options) {
+[[nodiscard]] Result<unsigned> plan_tables(Core<F, P>& core, PhysRange range, Change change,
+                                           const ChangeOptions& options) {
     unsigned tables = 0;
     for (PhysAddr pa = range.start; pa < range.end();) {
         const PhysAddr end = core.region_end(pa, range.end());
         WalkerSection<P> walker{core.platform};
         Plan<typename P::Table> plan;
-        bool failed = false;
-        const Error error = plan_change(core, {pa, end - pa}, change, options, plan, failed);
-        if (failed) return error;
+        if (auto r = plan_change(core, {pa, end - pa}, change, options, plan); !r) return r.error();
         tables += plan.tables;
         pa = end;
     }

@@ -18,34 +18,33 @@ struct Run {
     int level = 0;
     unsigned first = 0;
     unsigned count = 0;
-    PhysAddr start;           ///< of what the first entry maps; at or below the address looked for
+    PhysAddr start;             ///< of what the first entry maps; at or below the address looked for
     bool through_range = false; ///< a table on the way lies in the range that was given as `own`
-    Descriptor value;         ///< of the first entry
+    Descriptor value;           ///< of the first entry
 };
 
 /// The run that holds `pa`, cut off at `end` (exclusive, above `pa`). `own` is a range of physical memory; whether a
 /// table on the way lies in it is noted. Reads only; may run without a lock inside a WalkerSection.
 template <Format F, Platform P>
-[[nodiscard]] Run<typename P::Table> find_run(Core<F, P>& core, PhysAddr pa, PhysAddr end, PhysRange own = {}) {
+[[nodiscard, gnu::noinline]] Run<typename P::Table> find_run(Core<F, P>& core, PhysAddr pa, PhysAddr end,
+                                                             PhysRange own = {}) {
     using G = typename F::geometry;
     P& platform = core.platform;
     const std::uint64_t va = core.va_of(pa);
     Run<typename P::Table> run;
     PhysAddr table_pa = core.root;
-    run.table = platform.table(table_pa);
-    run.level = G::root_level;
-    for (;;) {
-        run.through_range = run.through_range || own.contains(table_pa);
-        run.first = G::index(run.level, va);
+    unsigned shift = G::shift(G::root_level);
+    for (run.level = G::root_level;; ++run.level, shift -= G::index_bits) {
+        if (own.contains(table_pa)) run.through_range = true;
+        run.table = platform.table(table_pa);
+        run.first = static_cast<unsigned>(va >> shift) & (G::entries(run.level) - 1);
         run.value = platform.load(run.table, run.first);
         if (!F::is_table(run.level, run.value)) break;
         table_pa = F::table_address(run.value);
-        run.table = platform.table(table_pa);
-        ++run.level;
     }
-    run.start = core.entry_start(pa, G::shift(run.level));
+    run.start = core.entry_start(pa, shift);
     // Entries up to `end`, but no further than the table.
-    const std::uint64_t wanted = (end - run.start - 1) >> G::shift(run.level);
+    const std::uint64_t wanted = (end - run.start - 1) >> shift;
     const unsigned left = G::entries(run.level) - run.first;
     const unsigned limit = wanted < left ? static_cast<unsigned>(wanted) + 1 : left;
     run.count = limit;
@@ -67,15 +66,15 @@ template <Format F, class Table>
 /// One leaf or one hole, as walks report it.
 struct Leaf {
     PhysRange range;
-    Attributes attributes;    ///< meaningless for a hole
-    int level = 0;            ///< of the entry that maps it, or of the empty entry
-    bool contiguous = false;  ///< a whole contiguous group
-    bool mapped = false;      ///< false: a hole
+    Attributes attributes;   ///< meaningless for a hole
+    int level = 0;           ///< of the entry that maps it, or of the empty entry
+    bool contiguous = false; ///< a whole contiguous group
+    bool mapped = false;     ///< false: a hole
 };
 
-/// Calls `visit(const Leaf&)` for every leaf and hole that overlaps `range`, in address order; leaves are reported whole,
-/// holes entry by entry. Takes no lock, waits for nobody and blocks nobody; each leaf was true at some moment of the
-/// walk (promise P7). `visit` returns false to stop.
+/// Calls `visit(const Leaf&)` for every leaf and hole that overlaps `range`, in address order; leaves are reported
+/// whole, holes entry by entry. Takes no lock, waits for nobody and blocks nobody; each leaf was true at some moment of
+/// the walk (promise P7). `visit` returns false to stop.
 template <Format F, Platform P, class Visit>
 void walk(Core<F, P>& core, PhysRange range, Visit visit) {
     using G = typename F::geometry;
@@ -97,7 +96,8 @@ void walk(Core<F, P>& core, PhysRange range, Visit visit) {
                     leaf.attributes = core.format.attributes(d);
                     leaf.contiguous = group > 1 && d.any_of(F::contiguous_mask);
                     if (leaf.contiguous) {
-                        leaf.range.start = core.entry_start(leaf.range.start, G::shift(run.level) + G::group_shift(run.level));
+                        leaf.range.start =
+                            core.entry_start(leaf.range.start, G::shift(run.level) + G::group_shift(run.level));
                         leaf.range.size = G::group_bytes(run.level);
                     }
                 }
