@@ -181,6 +181,15 @@ TEST(Plan, LeavesOnBothSidesOfABoundaryAreLostToTheEdgeOfTheirSide) {
     EXPECT_EQ(plan.lost[1].cause.start, 80 * m);
 }
 
+TEST(Plan, OfTwoEdgesInTheWayTheNearerOneIsNamed) {
+    const Plan plan = make_plan(map_of({{g + m + 4 * k, g + m + 192 * k}}), {});
+    ASSERT_EQ(plan.lost.size(), 2U);
+    EXPECT_EQ(plan.lost[0].size, 4 * k);
+    EXPECT_EQ(plan.lost[0].cause.end, g + m + 4 * k);
+    EXPECT_EQ(plan.lost[1].size, 64 * k); // 60 KiB from the lower edge, at the upper one
+    EXPECT_EQ(plan.lost[1].cause.start, g + m + 192 * k);
+}
+
 TEST(Plan, AHoleBesideAnExclusionIsStillAHole) {
     PlanRequest request;
     request.exclude = {{g + 4 * m, g + 6 * m}}; // RAM; what is mapped below it ends 2 MiB earlier
