@@ -136,8 +136,7 @@ bool is_quote_mark(char c) {
     return c == '>' || c == '|';
 }
 
-/// Expands nothing, removes what is not the kernel's: colour codes, carriage returns; turns no-break spaces into
-/// spaces.
+/// Without colour codes and carriage returns, with spaces for no-break spaces.
 std::string cleaned(std::string_view raw) {
     std::string text;
     text.reserve(raw.size());
@@ -215,8 +214,7 @@ bool is_system_ram(std::string_view name) {
     return name.starts_with("System RAM") && name != "System RAM (boot alias)";
 }
 
-/// What only a kernel log contains. One list for detection and a place to look when a new form of line is taught to
-/// dmesg_line.
+/// What only a kernel log contains.
 constexpr std::string_view dmesg_signs[] = {"[mem 0x", "BIOS-e820:", "efi: ", "OF: fdt", "reserved mem:"};
 
 /// Good or bad: what is wrong with it, the parser of lists tells.
