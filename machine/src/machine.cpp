@@ -192,7 +192,9 @@ void Machine::check_leaves(const LeafRun& run, const Entry& first, std::uint64_t
         report("P1 translation", fmt::format("a contiguous group at {:#x} whose physical address is not aligned", run.va), pa);
     }
     if (const auto where = reference_.forbids({PhysAddr{pa}, run.size}, run.access)) {
-        report(operation_ranges_.empty() ? "P3 neighbours" : "P1 translation",
+        const bool in_flight = std::any_of(operation_ranges_.begin(), operation_ranges_.end(),
+                                           [&](const auto& operation) { return operation.second.contains(*where); });
+        report(in_flight ? "P1 translation" : "P3 neighbours",
                fmt::format("a walk may return '{}' for {:#x}", describe(run.access), where->value()), where->value());
     }
     if (!shared_granules_.empty() && run.access.valid) {

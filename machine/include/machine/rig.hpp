@@ -74,6 +74,8 @@ struct RigConfig {
     CollapsePolicy policy = CollapsePolicy::on_request;
     std::uint64_t quiet_time = 0;
     std::uint64_t realm_shared_address = 0;
+    /// Protection key of table pages; the table pool's memory must have it from the start. 0: tables aren't protected.
+    unsigned table_key = 0;
     /// Table pages come from here, from the top down; by default from the last RAM range.
     std::optional<PhysRange> table_pool;
     std::uint64_t tables = ~std::uint64_t{0}; ///< how many the source may hand out
@@ -101,7 +103,8 @@ public:
         F format{};
         format.realm_shared_address = config.realm_shared_address;
         map_ = std::make_unique<Map>(platform_,
-                                     Config{.offset = config.offset, .policy = config.policy, .quiet_time = config.quiet_time},
+                                     Config{.offset = config.offset, .policy = config.policy, .quiet_time = config.quiet_time,
+                                            .table_key = config.table_key},
                                      Span<Region<Machine::Lock>>{regions_.data(), regions_.size()}, format);
         built_ = map_->build({{config_.ram.data(), config_.ram.size()}, {config_.zones.data(), config_.zones.size()}},
                              config.mapping);
@@ -276,6 +279,7 @@ private:
         m.bbm = config.bbm;
         m.range_invalidation = config.range_invalidation;
         m.tables_through_map = config.tables_through_map;
+        m.table_key = config.table_key;
         m.table_pool = config.table_pool ? *config.table_pool : config.ram.back().range;
         return m;
     }
