@@ -16,6 +16,7 @@ enum ExitCode : int {
 
 // A command parses its options through CLI11, does its work in its callback and leaves its verdict in `exit_code`. Bad
 // input is thrown as InputError; main prints it.
+void register_run(CLI::App& app, int& exit_code);
 void register_plan(CLI::App& app, int& exit_code);
 
 /// Registers every command, in the order in which --help lists them.

@@ -1,0 +1,256 @@
+// `directmap run`: a scenario on the modelled machine.
+#include "commands.hpp"
+#include "input_error.hpp"
+#include "memory_map.hpp"
+#include "options.hpp"
+#include "output.hpp"
+#include "plan.hpp"
+#include "run_output.hpp"
+#include "run_scenario.hpp"
+#include "workload.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fmt/format.h>
+#include <fstream>
+#include <machine/events.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace directmap::tool {
+namespace {
+
+constexpr const char* description =
+    "Play a workload on a modelled machine and watch its direct map\n"
+    "\n"
+    "Builds the direct map of a machine, lets modules, secret memory, guard pages and shared buffers change it, and "
+    "shows "
+    "what\n"
+    "becomes of its leaves, step by step and under several policies. The engine is the one that kernels embed; the "
+    "machine\n"
+    "checks every state that its CPUs could see. Without arguments: a day of a 256 GiB server.\n";
+
+constexpr const char* footer =
+    "Policies (--policy)\n"
+    "  pages       single pages from the start, as kernels do that can't or won't split\n"
+    "  never       split on demand, never heal, as kernels do that split\n"
+    "  explicit    heal where the scenario says 'collapse'\n"
+    "  on-restore  heal right after a change that makes it possible\n"
+    "  background  a thread heals what has been quiet for 5 s (the default)\n"
+    "  zoned       large leaves that are never resized, and a zone of pages for all that changes (the default with "
+    "--bbm 0, "
+    "1\n"
+    "              or 2; then there is only this and pages, as nothing may be resized)\n"
+    "\n"
+    "Examples:\n"
+    "  directmap run                                      the default machine and scenario\n"
+    "  directmap run --memory-map /proc/iomem             this machine's RAM (as root)\n"
+    "  directmap run --scenario modules --policy never    another scenario; how it ends without healing\n"
+    "  directmap run --scenario mine.txt                  one of your own; docs/scenarios.md has the format\n"
+    "  directmap run --granule 64k --cpus 8               other pages, more CPUs\n"
+    "  directmap run --bbm 0                              CPUs that don't tolerate live resizing\n"
+    "  directmap run --scenario tiny --record events.jsonl   every platform call; docs/events.md\n"
+    "  directmap run --json | jq '.runs[] | [.policy, .end.leaf_count]'\n"
+    "\n"
+    "Exit codes: 0 success, 1 a promise was broken (it says which), 2 bad input or usage.";
+
+struct Options {
+    std::string memory_map = "builtin:ampere-emag-256g";
+    std::string scenario = default_scenario;
+    std::string policy;
+    std::string granule = "4k";
+    unsigned va_bits = 48;
+    unsigned bbm = 3;
+    unsigned cpus = 4;
+    std::uint64_t seed = 0;
+    std::string record;
+    bool no_comparison = false;
+    bool json = false;
+    bool list = false;
+};
+
+std::vector<std::string> policy_words() {
+    std::vector<std::string> words;
+    for (const Policy policy : all_policies()) words.emplace_back(policy_name(policy));
+    words.emplace_back("all");
+    return words;
+}
+
+/// The policies of a run: those that get a timeline first, then those that are only compared.
+struct PolicyChoice {
+    std::vector<Policy> shown;
+    std::vector<Policy> compared;
+};
+
+PolicyChoice choose_policies(const Options& options) {
+    const bool resizes = options.bbm >= 3;
+    PolicyChoice choice;
+    for (const Policy policy : all_policies()) {
+        const bool chosen = options.policy.empty() ? policy == (resizes ? Policy::background : Policy::zoned)
+                                                   : options.policy == policy_name(policy);
+        const bool suits = resizes ? policy != Policy::zoned : policy == Policy::pages || policy == Policy::zoned;
+        if (chosen && !resizes && !suits)
+            throw InputError(
+                "--policy", 0,
+                fmt::format("with --bbm {} no leaf is resized, so there is only pages and zoned", options.bbm));
+        if (chosen || (options.policy == "all" && suits))
+            choice.shown.push_back(policy);
+        else if (suits && policy != Policy::on_request && !options.no_comparison)
+            choice.compared.push_back(policy);
+    }
+    return choice;
+}
+
+void print(const std::string& text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+}
+
+void list_scenarios(bool json) {
+    if (json) {
+        nlohmann::ordered_json list = nlohmann::ordered_json::array();
+        for (const Scenario& scenario : builtin_scenarios())
+            list.push_back({{"name", scenario.name},
+                            {"about", scenario.about},
+                            {"steps", scenario.steps},
+                            {"text", scenario.text}});
+        print(list.dump(2) + '\n');
+        return;
+    }
+    const Palette palette(stdout);
+    for (const Scenario& scenario : builtin_scenarios())
+        print(fmt::format("{}  {}{}\n", palette.bold(fmt::format("{:<10}", scenario.name)), scenario.about,
+                          scenario.name == default_scenario ? " (the default)" : ""));
+}
+
+bool run_scenario(const Options& options) {
+    const Scenario scenario = read_scenario(options.scenario);
+    const PolicyChoice choice = choose_policies(options);
+    if (!options.record.empty() && choice.shown.size() != 1)
+        throw InputError("--record", 0, "the events of one policy are recorded; --policy all are several");
+    const MemoryMap map = read_memory_map(options.memory_map);
+    PlanRequest request;
+    request.translation = {options.granule == "4k"    ? 12u
+                           : options.granule == "16k" ? 14u
+                                                      : 16u,
+                           options.va_bits, false};
+    const Plan plan = make_plan(map, request);
+
+    WorkloadConfig config;
+    config.translation = plan.translation;
+    config.offset = plan.offset;
+    config.ram = plan.ram;
+    config.tables_by_pages = plan.pages.tables;
+    config.cpus = options.cpus;
+    config.bbm = options.bbm;
+    config.seed = options.seed != 0 ? options.seed : scenario.seed.value_or(1);
+    const unsigned address_bits = plan.translation.va_bits > 48 ? 52 : 48;
+    if (scenario.shares() && plan.ram.back().end > std::uint64_t{1} << (address_bits - 1))
+        throw InputError(
+            printable(map.source), 0,
+            fmt::format("RAM at {} reaches into bit {} of the address, which marks memory that is shared with a host",
+                        hex(plan.ram.back()), address_bits - 1));
+    // Whatever the memory is too small for is found before anything is played.
+    for (const auto& policies : {choice.shown, choice.compared})
+        for (const Policy policy : policies) (void)plan_memory(scenario, config, policy);
+
+    std::ofstream recording;
+    machine::EventSink record;
+    if (!options.record.empty()) {
+        recording.open(options.record, std::ios::binary | std::ios::trunc);
+        if (!recording) throw InputError(printable(options.record), 0, std::strerror(errno));
+        record = machine::json_lines(recording);
+    }
+
+    const RunSetting setting{map, plan, scenario, config};
+    const Palette palette(stdout);
+    const std::size_t width = output_width();
+    ProgressLine progress;
+    std::vector<WorkloadResult> results;
+    if (!options.json) print(introduction_text(setting, palette, width));
+    for (const Policy policy : choice.shown) {
+        if (options.json) {
+            QuietListener listener(policy, progress);
+            results.push_back(play(scenario, config, policy, listener, record));
+        } else {
+            Timeline listener(setting, policy, progress, palette, width);
+            results.push_back(play(scenario, config, policy, listener, record));
+            listener.finish();
+        }
+    }
+    if (!options.record.empty() && !recording.flush())
+        throw InputError(printable(options.record), 0, std::strerror(errno));
+    for (const Policy policy : choice.compared) {
+        QuietListener listener(policy, progress);
+        results.push_back(play(scenario, config, policy, listener));
+    }
+    progress.clear();
+    std::sort(results.begin(), results.end(),
+              [](const WorkloadResult& a, const WorkloadResult& b) { return a.policy < b.policy; });
+    if (options.json)
+        print(run_json(setting, results).dump(2) + '\n');
+    else
+        print(comparison_text(setting, results, palette, width) + verdict_text(results, palette, width));
+    return std::all_of(results.begin(), results.end(),
+                       [](const WorkloadResult& result) { return result.finished && result.problems.empty(); });
+}
+
+} // namespace
+
+void register_run(CLI::App& app, int& exit_code) {
+    const auto options = std::make_shared<Options>();
+    CLI::App* run = app.add_subcommand("run", description);
+    run->footer(footer);
+    run->add_option("--memory-map", options->memory_map,
+                    "The machine's memory map, as for plan; '-' is standard\ninput, 'builtin:NAME' one that is part of "
+                    "the program")
+        ->type_name("FILE")
+        ->capture_default_str();
+    run->add_option("--scenario", options->scenario, "What happens: one of --list, a file, or '-'")
+        ->type_name("NAME|FILE")
+        ->capture_default_str();
+    run->add_option("--policy", options->policy, "The policy whose timeline is shown, or all; see below")
+        ->type_name("POLICY")
+        ->transform(one_of(policy_words()));
+    run->add_option("--granule", options->granule, "Page size: 4k, 16k or 64k")
+        ->type_name("SIZE")
+        ->transform(one_of({"4k", "16k", "64k"}))
+        ->capture_default_str();
+    run->add_option("--va-bits", options->va_bits,
+                    "Bits of virtual address:\n39, 48, 52 (4k), 47, 48, 52 (16k), 42, 48, 52 (64k)")
+        ->type_name("N")
+        ->capture_default_str();
+    run->add_option("--bbm", options->bbm,
+                    "FEAT_BBM level of the CPUs; from 3 on (level 2 without\nconflict aborts) leaves may be resized "
+                    "while they run")
+        ->type_name("0..3")
+        ->check(CLI::Range(0u, 3u))
+        ->capture_default_str();
+    run->add_option("--cpus", options->cpus, "CPUs that run on the map")
+        ->type_name("N")
+        ->check(CLI::Range(1u, 64u))
+        ->capture_default_str();
+    run->add_option("--seed", options->seed, "Where memory happens to be free; by default the scenario's")
+        ->type_name("N")
+        ->check(CLI::PositiveNumber);
+    run->add_option("--record", options->record, "Write every event of the shown policy's run, as JSON lines")
+        ->type_name("FILE");
+    run->add_flag("--no-comparison", options->no_comparison, "Play the scenario under the shown policy alone");
+    run->add_flag("--json", options->json, "Print JSON: all that the text says and every step");
+    run->add_flag("--list", options->list, "List the scenarios that are part of the program");
+    run->callback([options, &exit_code] {
+        if (options->list) {
+            list_scenarios(options->json);
+            exit_code = exit_ok;
+            return;
+        }
+        exit_code = run_scenario(*options) ? exit_ok : exit_failed;
+    });
+}
+
+} // namespace directmap::tool

@@ -1,0 +1,75 @@
+// A direct map on the modelled machine, whatever its granule: the engine's formats are types, a run names one.
+#pragma once
+
+#include "plan.hpp"
+#include "range.hpp"
+
+#include <directmap/direct_map.hpp>
+#include <machine/machine.hpp>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace directmap::tool {
+
+struct WorkbenchConfig {
+    Translation translation; ///< one that `make_plan` accepts, without contiguous_top
+    std::uint64_t offset = 0;
+    std::vector<Range> ram;   ///< whole pages, sorted, disjoint
+    std::vector<Range> zones; ///< to be mapped by pages, and to stay so
+    Mapping mapping = Mapping::largest;
+    CollapsePolicy policy = CollapsePolicy::on_request;
+    std::uint64_t quiet_time = 0; ///< of background collapse, in units of the machine's clock
+    unsigned cpus = 1;
+    unsigned bbm = 3;          ///< FEAT_BBM level of every CPU; from 3 on leaves may be resized while it runs
+    bool realm = false;        ///< memory can be shared with a host
+    Range table_pool;          ///< part of RAM that tables are taken from
+    machine::EventSink record; ///< gets every event, if it is not empty
+};
+
+/// What the map consists of, and what has happened to it.
+struct MapState {
+    std::vector<std::uint64_t> leaves; ///< by leaf size, in the order of Workbench::leaf_sizes
+    std::uint64_t leaf_count = 0;
+    std::uint64_t bytes = 0;
+    std::uint64_t tables = 0; ///< that the source has handed out
+    Counters counters;
+};
+
+/// The members do what those of machine::Rig of the same names do: the machine knows what each operation is meant to
+/// do, and checks every state in between.
+class Workbench {
+public:
+    Workbench() = default;
+    Workbench(const Workbench&) = delete;
+    Workbench& operator=(const Workbench&) = delete;
+    virtual ~Workbench() = default;
+
+    [[nodiscard]] virtual const Result<void>& built() const = 0;
+    [[nodiscard]] virtual std::vector<std::uint64_t> leaf_sizes() const = 0; ///< in bytes, the largest first
+    [[nodiscard]] virtual machine::Machine& machine() = 0;
+
+    virtual Result<void> protect(PhysRange range, Change change, ChangeOptions options) = 0;
+    virtual Result<void> prepare(PhysRange range) = 0;
+    virtual Result<void> release(PhysRange range) = 0;
+    virtual Result<CollapseProgress> collapse() = 0; ///< of everything, to the end
+    virtual CollapseProgress background_step(std::uint64_t budget) = 0;
+
+    [[nodiscard]] virtual MapState state() const = 0;
+    /// Compares the map with the reference, page by page and leaf by leaf. Says what is wrong, or nothing.
+    [[nodiscard]] virtual std::string check() = 0;
+    /// The fewest leaves that say the same, by leaf size, found without the engine; `pinned` ranges stay at pages.
+    [[nodiscard]] virtual std::vector<std::uint64_t> smallest_cover(const std::vector<PhysRange>& pinned) = 0;
+};
+
+/// Builds the map and lets all CPUs in; look at `built`.
+[[nodiscard]] std::unique_ptr<Workbench> make_workbench(const WorkbenchConfig& config);
+
+// Its parts, one source file for each granule.
+[[nodiscard]] std::unique_ptr<Workbench> make_workbench_4k(const WorkbenchConfig& config);
+[[nodiscard]] std::unique_ptr<Workbench> make_workbench_16k(const WorkbenchConfig& config);
+[[nodiscard]] std::unique_ptr<Workbench> make_workbench_64k(const WorkbenchConfig& config);
+
+} // namespace directmap::tool

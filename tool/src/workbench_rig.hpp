@@ -1,0 +1,75 @@
+// Workbench for one format. Included by one source file for each granule: the engine takes long to compile.
+#pragma once
+
+#include "workbench.hpp"
+
+#include <directmap/arm64/format.hpp>
+#include <machine/rig.hpp>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace directmap::tool {
+
+template <class F>
+class RigWorkbench final : public Workbench {
+public:
+    using G = typename F::geometry;
+
+    explicit RigWorkbench(const WorkbenchConfig& config) : rig_(rig_config(config)) {}
+
+    [[nodiscard]] const Result<void>& built() const override { return rig_.built(); }
+    [[nodiscard]] std::vector<std::uint64_t> leaf_sizes() const override {
+        std::vector<std::uint64_t> sizes;
+        for (unsigned i = 0; i < G::leaf_sizes.count; ++i) sizes.push_back(G::leaf_sizes.of[i].bytes());
+        return sizes;
+    }
+    [[nodiscard]] machine::Machine& machine() override { return rig_.machine(); }
+
+    Result<void> protect(PhysRange range, Change change, ChangeOptions options) override {
+        return rig_.protect(range, change, options);
+    }
+    Result<void> prepare(PhysRange range) override { return rig_.prepare(range); }
+    Result<void> release(PhysRange range) override { return rig_.release(range); }
+    Result<CollapseProgress> collapse() override { return rig_.collapse(rig_.whole()); }
+    CollapseProgress background_step(std::uint64_t budget) override { return rig_.background_step(budget); }
+
+    [[nodiscard]] MapState state() const override {
+        const Statistics statistics = rig_.map().statistics();
+        MapState state;
+        state.leaves.assign(statistics.leaves, statistics.leaves + G::leaf_sizes.count);
+        for (const std::uint64_t count : state.leaves) state.leaf_count += count;
+        state.bytes = statistics.bytes;
+        state.tables = rig_.machine().tables_in_use();
+        state.counters = statistics.counters;
+        return state;
+    }
+    [[nodiscard]] std::string check() override { return rig_.check(); }
+    [[nodiscard]] std::vector<std::uint64_t> smallest_cover(const std::vector<PhysRange>& pinned) override {
+        const auto cover = rig_.smallest_cover(pinned);
+        return {cover.begin(), cover.begin() + G::leaf_sizes.count};
+    }
+
+private:
+    static machine::RigConfig rig_config(const WorkbenchConfig& config) {
+        machine::RigConfig rig;
+        for (const Range& range : config.ram) rig.ram.push_back({phys_range(range.start, range.end), {}});
+        for (const Range& range : config.zones)
+            rig.zones.push_back({phys_range(range.start, range.end), ZoneKind::pages, false, {}});
+        rig.mapping = config.mapping;
+        rig.offset = config.offset;
+        rig.cpus = config.cpus;
+        rig.bbm = config.bbm;
+        rig.policy = config.policy;
+        rig.quiet_time = config.quiet_time;
+        if (config.realm) rig.realm_shared_address = std::uint64_t{1} << (G::pa_bits - 1);
+        rig.table_pool = phys_range(config.table_pool.start, config.table_pool.end);
+        rig.record = config.record;
+        return rig;
+    }
+
+    mutable machine::Rig<F> rig_; ///< its statistics are a read that isn't marked as one
+};
+
+} // namespace directmap::tool

@@ -1,0 +1,556 @@
+#include "workload.hpp"
+
+#include "input_error.hpp"
+#include "output.hpp"
+#include "run_reach.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <fmt/format.h>
+#include <map>
+#include <memory>
+#include <random>
+#include <set>
+#include <utility>
+
+namespace directmap::tool {
+namespace {
+
+/// Tables that splits may take beside those that a map by pages consists of.
+constexpr std::uint64_t spare_tables = 4096;
+/// Maps with more leaves are compared with the reference once, at the end.
+constexpr std::uint64_t most_leaves_to_check_often = 1'000'000;
+/// How densely a workload may fill its memory, so that random places are found.
+constexpr std::uint64_t sparsity = 4;
+constexpr std::size_t most_problems = 20;
+constexpr std::uint64_t tick_milliseconds = 1000;
+
+struct PolicyFacts {
+    Policy policy;
+    std::string_view name;
+    Mapping mapping;
+    CollapsePolicy collapse;
+};
+constexpr PolicyFacts policies[] = {
+    {Policy::pages, "pages", Mapping::pages, CollapsePolicy::never},
+    {Policy::zoned, "zoned", Mapping::largest, CollapsePolicy::on_request},
+    {Policy::never, "never", Mapping::largest, CollapsePolicy::never},
+    {Policy::on_request, "explicit", Mapping::largest, CollapsePolicy::on_request},
+    {Policy::on_restore, "on-restore", Mapping::largest, CollapsePolicy::on_restore},
+    {Policy::background, "background", Mapping::largest, CollapsePolicy::background},
+};
+
+const PolicyFacts& facts_of(Policy policy) {
+    return *std::find_if(std::begin(policies), std::end(policies),
+                         [&](const PolicyFacts& facts) { return facts.policy == policy; });
+}
+
+std::uint64_t page_size_of(const WorkloadConfig& config) {
+    return std::uint64_t{1} << config.translation.granule_shift;
+}
+
+PhysRange phys(const Range& range) {
+    return phys_range(range.start, range.end);
+}
+
+/// Free memory. Where it hands out pages is random but for the seed: what a page allocator has free on a machine that
+/// has been up for a while lies anywhere.
+class PageSource {
+public:
+    PageSource(std::vector<Range> usable, std::uint64_t page_size, std::mt19937_64& random)
+        : usable_(std::move(usable)), page_size_(page_size), random_(random) {}
+
+    /// A part of the usable memory, of `bytes` if there is one that large; 0: all.
+    [[nodiscard]] std::vector<Range> window(std::uint64_t bytes) {
+        if (bytes == 0 || bytes >= total_size(usable_)) return usable_;
+        const Range& range = usable_[index_by_size(usable_)];
+        if (range.size() <= bytes) return {range};
+        const std::uint64_t start = range.start + below((range.size() - bytes) / page_size_ + 1) * page_size_;
+        return {{start, start + bytes}};
+    }
+
+    /// `bytes` in one piece, aligned to `alignment`, in the window if there is room, else anywhere.
+    [[nodiscard]] std::optional<Range> take(std::uint64_t bytes, std::uint64_t alignment,
+                                            const std::vector<Range>& window) {
+        for (unsigned attempt = 0; attempt < 64; ++attempt) {
+            const Range& range = window[index_by_size(window)];
+            const std::uint64_t first = align_up(range.start, alignment);
+            if (first + bytes > range.end) continue;
+            const std::uint64_t start = first + below((range.end - first - bytes) / alignment + 1) * alignment;
+            if (is_free({start, start + bytes})) return use({start, start + bytes});
+        }
+        for (const std::vector<Range>* area : {&window, static_cast<const std::vector<Range>*>(&usable_)})
+            for (const Range& range : *area)
+                for (std::uint64_t start = align_up(range.start, alignment); start + bytes <= range.end;
+                     start += alignment)
+                    if (is_free({start, start + bytes})) return use({start, start + bytes});
+        return std::nullopt;
+    }
+
+    void give(const Range& range) { used_.erase(range.start); }
+
+    /// A number from 0 to `limit` - 1. (The standard's distributions differ between libraries.)
+    [[nodiscard]] std::uint64_t below(std::uint64_t limit) { return random_() % limit; }
+
+private:
+    [[nodiscard]] std::size_t index_by_size(const std::vector<Range>& ranges) {
+        std::uint64_t at = below(total_size(ranges));
+        for (std::size_t i = 0;; ++i) {
+            if (at < ranges[i].size()) return i;
+            at -= ranges[i].size();
+        }
+    }
+    [[nodiscard]] bool is_free(const Range& range) const {
+        auto after = used_.lower_bound(range.end);
+        return after == used_.begin() || std::prev(after)->second <= range.start;
+    }
+    Range use(const Range& range) {
+        used_[range.start] = range.end;
+        return range;
+    }
+
+    std::vector<Range> usable_;
+    std::uint64_t page_size_;
+    std::mt19937_64& random_;
+    std::map<std::uint64_t, std::uint64_t> used_; ///< start to end
+};
+
+Counters difference(const Counters& now, const Counters& before) {
+    Counters result;
+    result.splits = now.splits - before.splits;
+    result.splits_avoided = now.splits_avoided - before.splits_avoided;
+    result.groups_opened = now.groups_opened - before.groups_opened;
+    result.groups_closed = now.groups_closed - before.groups_closed;
+    result.collapses = now.collapses - before.collapses;
+    result.stores = now.stores - before.stores;
+    result.filled = now.filled - before.filled;
+    result.barriers = now.barriers - before.barriers;
+    result.invalidations = now.invalidations - before.invalidations;
+    result.rounds = now.rounds - before.rounds;
+    result.tables_taken = now.tables_taken - before.tables_taken;
+    result.tables_returned = now.tables_returned - before.tables_returned;
+    return result;
+}
+
+/// A loaded module: text, constants, data, in this order in one piece of memory.
+struct Module {
+    Range memory;
+    Range text;
+    Range constants;
+};
+
+class Player {
+public:
+    Player(const Scenario& scenario, const WorkloadConfig& config, Policy policy, WorkloadListener& listener,
+           const machine::EventSink& record)
+        : scenario_(scenario), config_(config), policy_(policy), listener_(listener), page_size_(page_size_of(config)),
+          random_(config.seed), memory_(plan_memory(scenario, config, policy)),
+          source_(memory_.usable, page_size_, random_), bench_(make_workbench(bench_config(record))) {}
+
+    WorkloadResult play();
+
+private:
+    /// Thrown when the map is not what it must be: nothing after that can be believed.
+    struct Failed {};
+
+    [[nodiscard]] WorkbenchConfig bench_config(const machine::EventSink& record) const;
+    void play(const std::vector<Statement>& statements);
+    void play(const Statement& statement);
+    void do_boot(Step& step);
+    void do_modules_load(const Statement& statement);
+    void do_modules_unload(std::uint64_t count);
+    void do_secret_take(const Statement& statement);
+    void do_secret_give(std::uint64_t count);
+    void do_guard_prepare(const Statement& statement);
+    void do_guard_flip(std::uint64_t count);
+    void do_guard_release();
+    void do_share(const Statement& statement);
+    void do_unshare(std::uint64_t count);
+    void do_collapse(Step& step);
+    void do_wait(std::uint64_t milliseconds);
+
+    [[nodiscard]] bool is_zoned() const { return policy_ == Policy::zoned; }
+    [[nodiscard]] std::vector<PhysRange> pinned() const;
+    [[nodiscard]] Range take(const Statement& statement, std::uint64_t bytes, std::uint64_t alignment,
+                             const std::vector<Range>& window);
+    void protect(const Range& range, Change change, ChangeOptions options = {});
+    void next_operation();
+    void problem(const std::string& text);
+    void must(const Result<void>& result, std::string_view what);
+    void check();
+    /// Removes and returns one at random.
+    template <class T>
+    T pick(std::vector<T>& from) {
+        std::swap(from[source_.below(from.size())], from.back());
+        T picked = std::move(from.back());
+        from.pop_back();
+        return picked;
+    }
+
+    const Scenario& scenario_;
+    const WorkloadConfig& config_;
+    Policy policy_;
+    WorkloadListener& listener_;
+    std::uint64_t page_size_;
+    std::mt19937_64 random_;
+    MemoryPlan memory_;
+    PageSource source_;
+    std::unique_ptr<Workbench> bench_;
+    WorkloadResult result_;
+    std::vector<std::uint64_t> rounds_;
+    const Statement* current_ = nullptr;
+    std::uint64_t calls_of_checks_ = 0; ///< walks over the map that compare it with the reference
+
+    std::vector<Module> modules_;
+    std::vector<Range> secrets_;
+    std::vector<Range> guards_;
+    std::set<std::uint64_t> invalid_guards_;
+    std::vector<Range> areas_;
+};
+
+WorkbenchConfig Player::bench_config(const machine::EventSink& record) const {
+    WorkbenchConfig bench;
+    bench.translation = config_.translation;
+    bench.offset = config_.offset;
+    bench.ram = config_.ram;
+    if (policy_ == Policy::zoned) bench.zones = {memory_.zone};
+    bench.mapping = facts_of(policy_).mapping;
+    bench.policy = facts_of(policy_).collapse;
+    bench.quiet_time = quiet_milliseconds;
+    bench.cpus = config_.cpus;
+    bench.bbm = config_.bbm;
+    bench.realm = scenario_.shares();
+    bench.table_pool = memory_.table_pool;
+    bench.record = record;
+    return bench;
+}
+
+WorkloadResult Player::play() {
+    result_.policy = policy_;
+    result_.leaf_sizes = bench_->leaf_sizes();
+    try {
+        play(scenario_.statements);
+        if (result_.steps.back().map.leaf_count > most_leaves_to_check_often) check();
+        result_.smallest_cover = bench_->smallest_cover(pinned());
+        result_.finished = true;
+    } catch (const Failed&) {
+    }
+    if (!result_.steps.empty()) result_.counters = difference(bench_->state().counters, result_.boot.counters);
+    result_.calls = bench_->machine().events() - calls_of_checks_;
+    return std::move(result_);
+}
+
+void Player::play(const std::vector<Statement>& statements) {
+    for (const Statement& statement : statements) {
+        if (statement.action != Action::repeat) {
+            play(statement);
+            continue;
+        }
+        const std::size_t depth = rounds_.size();
+        for (std::uint64_t round = 1; round <= statement.count; ++round) {
+            rounds_.push_back(round);
+            listener_.on_round(statement, round, depth);
+            play(statement.body);
+            listener_.on_round_end(statement, round, depth);
+            rounds_.pop_back();
+        }
+    }
+}
+
+void Player::play(const Statement& statement) {
+    current_ = &statement;
+    Step step;
+    step.statement = &statement;
+    step.rounds = rounds_;
+    const Counters before = bench_->state().counters;
+    const auto resolve = [&](std::size_t present) { return statement.count == everything ? present : statement.count; };
+    step.amount = statement.count;
+    switch (statement.action) {
+    case Action::boot: do_boot(step); break;
+    case Action::modules_load: do_modules_load(statement); break;
+    case Action::modules_unload: do_modules_unload(step.amount = resolve(modules_.size())); break;
+    case Action::secret_take: do_secret_take(statement); break;
+    case Action::secret_give: do_secret_give(step.amount = resolve(secrets_.size())); break;
+    case Action::guard_prepare: do_guard_prepare(statement); break;
+    case Action::guard_flip: do_guard_flip(statement.count); break;
+    case Action::guard_release: do_guard_release(); break;
+    case Action::share: do_share(statement); break;
+    case Action::unshare: do_unshare(step.amount = resolve(areas_.size())); break;
+    case Action::collapse: do_collapse(step); break;
+    case Action::wait: do_wait(statement.milliseconds); break;
+    case Action::repeat: break; // played by the other overload
+    }
+    step.map = bench_->state();
+    step.counters = difference(step.map.counters, before);
+    step.milliseconds = bench_->machine().clock;
+    step.reach = tlb_reach(result_.leaf_sizes, step.map.leaves);
+    if (statement.action == Action::boot) result_.boot = step.map;
+    if (step.map.leaf_count > result_.worst.leaf_count) {
+        result_.worst = step.map;
+        result_.worst_reach = step.reach;
+    }
+    result_.steps.push_back(step);
+    if (step.map.leaf_count <= most_leaves_to_check_often) check();
+    listener_.on_step(step, result_.leaf_sizes);
+    listener_.on_progress(result_.steps.size(), scenario_.steps);
+}
+
+void Player::do_boot(Step& step) {
+    must(bench_->built(), "building the map");
+    if (!is_zoned() || config_.resizes_live()) return;
+    // What becomes of a change that would need a resize: a clear answer, and nothing has changed.
+    const Range& pool = memory_.table_pool;
+    const PhysRange page = phys({pool.start - page_size_, pool.start});
+    const Result<void> answer = bench_->protect(page, Change{}.writable(false), {});
+    if (answer) {
+        problem("a page outside the zone became read-only: a leaf was resized on CPUs that don't tolerate it");
+        throw Failed{};
+    }
+    step.refusal = {name(answer.error().code), answer.error().reason};
+}
+
+void Player::do_modules_load(const Statement& statement) {
+    const std::vector<Range> window = source_.window(statement.within);
+    for (std::uint64_t i = 0; i < statement.count; ++i) {
+        const std::uint64_t least = align_up(statement.smallest_size, page_size_) / page_size_;
+        const std::uint64_t most = align_up(statement.largest_size, page_size_) / page_size_;
+        const std::uint64_t pages = least + source_.below(most - least + 1);
+        Module module;
+        module.memory = take(statement, pages * page_size_, page_size_, window);
+        // Three fifths are text, a quarter constants, the rest data; a small module lacks data first.
+        const std::uint64_t text = std::max<std::uint64_t>(pages * 3 / 5, 1);
+        const std::uint64_t constants = std::min(std::max<std::uint64_t>(pages / 4, 1), pages - text);
+        module.text = {module.memory.start, module.memory.start + text * page_size_};
+        module.constants = {module.text.end, module.text.end + constants * page_size_};
+        // Written while it was ordinary memory. No moment is both writable and executable.
+        protect(module.text, Change{}.writable(false).executable(true));
+        if (!module.constants.empty()) protect(module.constants, Change{}.writable(false));
+        modules_.push_back(module);
+    }
+}
+
+void Player::do_modules_unload(std::uint64_t count) {
+    for (; count != 0; --count) {
+        const Module module = pick(modules_);
+        protect(module.text, Change{}.writable(true).executable(false));
+        if (!module.constants.empty()) protect(module.constants, Change{}.writable(true));
+        source_.give(module.memory);
+    }
+}
+
+void Player::do_secret_take(const Statement& statement) {
+    const std::vector<Range> window = source_.window(statement.within);
+    constexpr std::uint64_t pages_of_a_place = 40;
+    const std::uint64_t wanted =
+        statement.places != 0 ? statement.places : (statement.count + pages_of_a_place - 1) / pages_of_a_place;
+    // Whole blocks that lie in the window; the same one twice if there are too few.
+    std::vector<std::vector<Range>> places;
+    std::vector<Range> blocks;
+    for (const Range& range : window) {
+        const Range whole{align_up(range.start, place_bytes), align_down(range.end, place_bytes)};
+        if (!whole.empty()) blocks.push_back(whole);
+    }
+    std::set<std::uint64_t> chosen;
+    for (std::uint64_t attempt = 0; !blocks.empty() && attempt < 4 * wanted && places.size() < wanted; ++attempt) {
+        std::uint64_t at = source_.below(total_size(blocks) / place_bytes) * place_bytes;
+        std::size_t i = 0;
+        for (; at >= blocks[i].size(); ++i) at -= blocks[i].size();
+        const std::uint64_t start = blocks[i].start + at;
+        if (chosen.insert(start).second) places.push_back({{start, start + place_bytes}});
+    }
+    if (places.empty()) places.push_back(window);
+    for (std::uint64_t i = 0; i < statement.count; ++i) {
+        const Range page = take(statement, page_size_, page_size_, places[i % places.size()]);
+        protect(page, Change{}.valid(false));
+        secrets_.push_back(page);
+    }
+}
+
+void Player::do_secret_give(std::uint64_t count) {
+    for (; count != 0; --count) {
+        const Range page = pick(secrets_);
+        protect(page, Change{}.valid(true));
+        source_.give(page);
+    }
+}
+
+void Player::do_guard_prepare(const Statement& statement) {
+    const std::uint64_t bytes = align_up(statement.largest_size, page_size_);
+    const std::uint64_t alignment = std::max(page_size_, std::min(std::bit_floor(bytes), place_bytes));
+    const Range pool = take(statement, bytes, alignment, source_.window(statement.within));
+    next_operation();
+    must(bench_->prepare(phys(pool)), "preparing guard pages");
+    guards_.push_back(pool);
+}
+
+void Player::do_guard_flip(std::uint64_t count) {
+    ChangeOptions atomic;
+    atomic.atomic = true;
+    for (; count != 0; --count) {
+        const Range& pool = guards_[source_.below(guards_.size())];
+        const std::uint64_t page = pool.start + source_.below(pool.size() / page_size_) * page_size_;
+        const bool was_invalid = invalid_guards_.erase(page) != 0;
+        if (!was_invalid) invalid_guards_.insert(page);
+        protect({page, page + page_size_}, Change{}.valid(was_invalid), atomic);
+    }
+}
+
+void Player::do_guard_release() {
+    for (const std::uint64_t page : invalid_guards_) protect({page, page + page_size_}, Change{}.valid(true));
+    invalid_guards_.clear();
+    for (const Range& pool : guards_) {
+        next_operation();
+        if (!is_zoned()) must(bench_->release(phys(pool)), "releasing guard pages"); // a zone stays one
+        source_.give(pool);
+    }
+    guards_.clear();
+}
+
+void Player::do_share(const Statement& statement) {
+    const std::uint64_t bytes = align_up(statement.largest_size, page_size_);
+    const std::uint64_t alignment = std::max(page_size_, std::min(std::bit_floor(bytes), place_bytes));
+    const std::vector<Range> window = source_.window(statement.within);
+    for (std::uint64_t i = 0; i < statement.count; ++i) {
+        const Range area = take(statement, bytes, alignment, window);
+        // A realm's order: break, tell the host, make. While the host changes its view nobody can use either.
+        protect(area, Change{}.valid(false).shared(true));
+        bench_->machine().set_granules(phys(area), true);
+        protect(area, Change{}.valid(true));
+        areas_.push_back(area);
+    }
+}
+
+void Player::do_unshare(std::uint64_t count) {
+    for (; count != 0; --count) {
+        const Range area = pick(areas_);
+        protect(area, Change{}.valid(false).shared(false));
+        bench_->machine().set_granules(phys(area), false);
+        protect(area, Change{}.valid(true));
+        source_.give(area);
+    }
+}
+
+void Player::do_collapse(Step& step) {
+    next_operation();
+    const Result<CollapseProgress> answer = bench_->collapse();
+    if (!answer) {
+        const bool may_refuse = facts_of(policy_).collapse == CollapsePolicy::never || !config_.resizes_live();
+        if (!may_refuse) problem(fmt::format("collapse: {}: {}", name(answer.error().code), answer.error().reason));
+        step.refusal = {name(answer.error().code), answer.error().reason};
+        return;
+    }
+    const std::vector<std::uint64_t> fewest = bench_->smallest_cover(pinned());
+    if (bench_->state().leaves != fewest)
+        problem(fmt::format("P10 optimal: after a collapse there are {} leaves, and {} could say the same",
+                            fmt::join(bench_->state().leaves, "/"), fmt::join(fewest, "/")));
+}
+
+void Player::do_wait(std::uint64_t milliseconds) {
+    while (milliseconds != 0) {
+        const std::uint64_t tick = std::min(milliseconds, tick_milliseconds);
+        bench_->machine().clock += tick;
+        milliseconds -= tick;
+        if (policy_ == Policy::background && config_.resizes_live()) (void)bench_->background_step(background_budget);
+    }
+}
+
+std::vector<PhysRange> Player::pinned() const {
+    std::vector<PhysRange> ranges;
+    if (is_zoned()) return {phys(memory_.zone)};
+    for (const Range& pool : guards_) ranges.push_back(phys(pool));
+    return ranges;
+}
+
+Range Player::take(const Statement& statement, std::uint64_t bytes, std::uint64_t alignment,
+                   const std::vector<Range>& window) {
+    if (const auto range = source_.take(bytes, alignment, window)) return *range;
+    throw InputError(scenario_.source, statement.line,
+                     fmt::format("there is no free piece of {} left", human_size(bytes)));
+}
+
+void Player::protect(const Range& range, Change change, ChangeOptions options) {
+    next_operation();
+    must(bench_->protect(phys(range), change, options), hex(range));
+    ++result_.changes;
+}
+
+void Player::next_operation() {
+    machine::Machine& machine = bench_->machine();
+    machine.run_on(static_cast<unsigned>(source_.below(config_.cpus)));
+    ++machine.clock;
+}
+
+void Player::problem(const std::string& text) {
+    if (result_.problems.size() < most_problems)
+        result_.problems.push_back(fmt::format("{}:{}: {}", scenario_.source, current_->line, text));
+}
+
+void Player::must(const Result<void>& result, std::string_view what) {
+    if (!result) {
+        const Error& error = result.error();
+        problem(fmt::format("{}: {} at {}: {}", what, name(error.code), hex(error.where.value()), error.reason));
+        throw Failed{};
+    }
+    if (!bench_->machine().violations().empty()) {
+        check();
+        throw Failed{};
+    }
+}
+
+void Player::check() {
+    const std::uint64_t before = bench_->machine().events();
+    const std::string wrong = bench_->check();
+    calls_of_checks_ += bench_->machine().events() - before;
+    if (wrong.empty()) return;
+    for (std::size_t at = 0; at < wrong.size();) {
+        const std::size_t end = std::min(wrong.find('\n', at), wrong.size());
+        problem(wrong.substr(at, end - at));
+        at = end + 1;
+    }
+    throw Failed{};
+}
+
+} // namespace
+
+std::string_view policy_name(Policy policy) {
+    return facts_of(policy).name;
+}
+
+std::vector<Policy> all_policies() {
+    std::vector<Policy> result;
+    for (const PolicyFacts& facts : policies) result.push_back(facts.policy);
+    return result;
+}
+
+MemoryPlan plan_memory(const Scenario& scenario, const WorkloadConfig& config, Policy policy) {
+    const std::uint64_t page = page_size_of(config);
+    const Range& largest = *std::max_element(config.ram.begin(), config.ram.end(),
+                                             [](const Range& a, const Range& b) { return a.size() < b.size(); });
+    MemoryPlan plan;
+    const std::uint64_t wanted = align_up((config.tables_by_pages + spare_tables) * page, place_bytes);
+    plan.table_pool = {largest.end - std::min(wanted, align_down(largest.size() / 2, page)), largest.end};
+    plan.usable = subtract(config.ram, {plan.table_pool});
+    if (policy == Policy::zoned) {
+        const std::uint64_t asked = scenario.statements.front().largest_size;
+        const std::uint64_t start = align_up(largest.start, place_bytes);
+        const std::uint64_t end = align_down(plan.table_pool.start - page, page); // the last page shows a refusal
+        const std::uint64_t size = align_up(asked != 0 ? asked : default_zone_bytes, page);
+        plan.zone = {start, start < end ? std::min(start + size, end) : start};
+        plan.usable = {plan.zone};
+    }
+    const std::uint64_t peak = scenario.peak_bytes(page);
+    if (peak > total_size(plan.usable) / sparsity)
+        throw InputError(
+            scenario.source, 0,
+            fmt::format("it uses up to {} at once, more than a quarter of the {} {}", human_size(peak),
+                        human_size(total_size(plan.usable)),
+                        policy == Policy::zoned ? "in the zone of pages" : "that are not kept for tables"));
+    return plan;
+}
+
+WorkloadResult play(const Scenario& scenario, const WorkloadConfig& config, Policy policy, WorkloadListener& listener,
+                    const machine::EventSink& record) {
+    return Player(scenario, config, policy, listener, record).play();
+}
+
+} // namespace directmap::tool
