@@ -19,6 +19,16 @@ void* memcpy(void* to, const void* from, std::size_t size) {
     auto* target = static_cast<unsigned char*>(to);
     const auto* source = static_cast<const unsigned char*>(from);
     if (words_possible(to, from)) {
+        for (; size >= 4 * sizeof(Word);
+             size -= 4 * sizeof(Word), target += 4 * sizeof(Word), source += 4 * sizeof(Word)) {
+            const auto* const in = reinterpret_cast<const Word*>(source);
+            auto* const out = reinterpret_cast<Word*>(target);
+            const Word a = in[0], b = in[1], c = in[2], d = in[3];
+            out[0] = a;
+            out[1] = b;
+            out[2] = c;
+            out[3] = d;
+        }
         for (; size >= sizeof(Word); size -= sizeof(Word), target += sizeof(Word), source += sizeof(Word)) {
             *reinterpret_cast<Word*>(target) = *reinterpret_cast<const Word*>(source);
         }
@@ -40,6 +50,10 @@ void* memset(void* to, int value, std::size_t size) {
     const auto byte = static_cast<unsigned char>(value);
     if (words_possible(to, nullptr)) {
         const Word word = 0x0101'0101'0101'0101 * byte;
+        for (; size >= 4 * sizeof(Word); size -= 4 * sizeof(Word), target += 4 * sizeof(Word)) {
+            auto* const out = reinterpret_cast<Word*>(target);
+            out[0] = out[1] = out[2] = out[3] = word;
+        }
         for (; size >= sizeof(Word); size -= sizeof(Word), target += sizeof(Word))
             *reinterpret_cast<Word*>(target) = word;
     }

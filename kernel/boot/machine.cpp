@@ -55,7 +55,8 @@ const Machine& read_machine(PhysAddr device_tree) {
     psci.set_conduit(information.psci);
     if (missing != nullptr) fail("the device tree describes {}", missing);
     const CommandLineError error = read_command_line(information.command_line, machine.command_line);
-    if (error.what != nullptr) fail("{} on the command line: {}", error.what, Quoted{error.word});
+    if (error.what != nullptr) refuse("{} on the command line: {}", error.what, Quoted{error.word});
+    if (machine.command_line.json) report_verdict_as_json();
     return machine;
 }
 

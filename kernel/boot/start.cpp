@@ -7,6 +7,7 @@
 #include "device/interrupts.hpp"
 #include "memory/image.hpp"
 #include "memory/kernel_map.hpp"
+#include "scenarios/report.hpp"
 #include "scenarios/scenario.hpp"
 
 namespace directmap::kernel {
@@ -34,14 +35,19 @@ extern "C" [[noreturn]] void start(PhysAddr device_tree, PhysAddr image) {
     open_early_console();
     use_exception_vectors();
     const Machine& machine = read_machine(device_tree);
+    check_scenario_name(machine.command_line);
     start_interrupt_controller(machine.information);
     start_direct_map(machine);
     start_interrupts();
     bring_up_able(machine);
+    report_machine(machine);
+    report_map(machine, "before");
     play_scenarios(machine);
     if (any_unable(machine)) { // the map is repainted for them; then the same again, by pages
         admit_unable_cpus(machine);
         play_scenarios(machine);
     }
+    report_map(machine, "after");
+    report_counters(machine);
     pass();
 }

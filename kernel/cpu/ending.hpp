@@ -5,25 +5,41 @@
 
 namespace directmap::kernel {
 
-/// Prints `directmap-kernel: PASS` and ends the machine with exit code 0.
+/// The verdict is to be repeated as a JSON line, before the last line.
+void report_verdict_as_json();
+
+/// The machine's exit codes.
+enum class ExitCode : std::uint8_t {
+    passed = 0,
+    failed = 1,
+    not_understood = 2, ///< the command line asks for what this kernel doesn't know
+};
+
+/// Prints `directmap-kernel: PASS` and ends the machine.
 [[noreturn]] void pass();
 
-/// True for the first caller, who is to print the verdict and call `end_machine`; every later caller never returns,
-/// so that one CPU's reason isn't followed by its consequences on another.
-[[nodiscard]] bool claim_verdict();
-/// By semihosting, which gives an exit code; where nobody listens, by PSCI.
-[[noreturn]] void end_machine(unsigned exit_code);
+/// Prints `directmap-kernel: FAIL: reason` and ends the machine. Of several CPUs that fail, the first prints: what
+/// follows would be its consequences.
+[[noreturn]] void fail_with(std::string_view reason, ExitCode exit_code);
 
-/// Prints `directmap-kernel: FAIL: reason` and ends the machine with exit code 1.
 template <class... Arguments>
 [[noreturn]] void fail(std::string_view reason, Arguments... arguments) {
-    if (claim_verdict()) {
-        const SpinGuard guard{console.lock};
-        format(console.sink(), "directmap-kernel: FAIL: ");
-        format(console.sink(), reason, arguments...);
-        format(console.sink(), "\n");
-    }
-    end_machine(1);
+    TextBuffer<256> text;
+    format(text.sink(), reason, arguments...);
+    fail_with(text.view(), ExitCode::failed);
 }
+
+/// The same for a command line that asks for what this kernel doesn't know.
+template <class... Arguments>
+[[noreturn]] void refuse(std::string_view reason, Arguments... arguments) {
+    TextBuffer<256> text;
+    format(text.sink(), reason, arguments...);
+    fail_with(text.view(), ExitCode::not_understood);
+}
+
+/// For failures that print more than a line first: true for the first caller, and the others never return.
+[[nodiscard]] bool claim_verdict();
+/// The verdict's lines; then the end. For who claimed it. Takes no lock: its holder may be the one that failed.
+[[noreturn]] void end_with_failure(std::string_view reason, ExitCode exit_code);
 
 } // namespace directmap::kernel

@@ -43,7 +43,7 @@ void print_backtrace(TextSink sink, const ExceptionFrame& frame) {
 
 void print_registers(TextSink sink, const ExceptionFrame& frame) {
     for (unsigned i = 0; i < 31; ++i) {
-        format(sink, "  {} {}{}", Left{i < 10 ? "x" : "x", 1}, i, i < 10 ? "  " : " ");
+        format(sink, "  x{}{}", i, i < 10 ? "  " : " ");
         format(sink, "{}{}", Hex{frame.x[i], 16}, i % 4 == 3 ? "\n" : "");
     }
     format(sink, "  sp   {}\n", Hex{frame.sp, 16});
@@ -51,24 +51,25 @@ void print_registers(TextSink sink, const ExceptionFrame& frame) {
            Hex{frame.far, 16});
 }
 
-[[noreturn]] void report(const ExceptionFrame& frame, const char* what) {
+[[noreturn]] void report(const ExceptionFrame& frame, std::string_view what) {
+    TextBuffer<256> cause;
     if (claim_verdict()) {
-        // Without the lock: whoever holds it may be the one that failed.
+        // Without the console's lock: whoever holds it may be the one that failed.
         const TextSink sink = console.sink();
-        const Syndrome syndrome{frame.esr};
         format(sink, "\n");
         print_registers(sink, frame);
         print_backtrace(sink, frame);
-        format(sink, "directmap-kernel: FAIL: {}", what);
-        syndrome.describe(sink);
+        const Syndrome syndrome{frame.esr};
+        format(cause.sink(), "{}", what);
+        syndrome.describe(cause.sink());
         if (syndrome.data_abort() || syndrome.instruction_abort()) {
-            format(sink, " at {}{}", Hex{frame.far}, in_guard_page(frame.far) ? " (stack guard page)" : "");
+            format(cause.sink(), " at {}{}", Hex{frame.far}, in_guard_page(frame.far) ? " (stack guard page)" : "");
         }
-        format(sink, ", in ");
-        print_place(sink, frame.pc);
-        format(sink, " on CPU {}\n", this_cpu().index);
+        format(cause.sink(), ", in ");
+        print_place(cause.sink(), frame.pc);
+        format(cause.sink(), " on CPU {}", this_cpu().index);
     }
-    end_machine(1);
+    end_with_failure(cause.view(), ExitCode::failed);
 }
 
 /// Whether the fault is the one that a probe waits for; if so, records it and skips to where the probe goes on.
@@ -98,8 +99,10 @@ extern "C" void handle_synchronous(ExceptionFrame& frame, unsigned) {
 }
 
 extern "C" void handle_unexpected(ExceptionFrame& frame, unsigned vector) {
-    static constexpr const char* sources[] = {"SP_EL0", "an exception handler", "a lower level", "a 32-bit level"};
-    static constexpr const char* kinds[] = {"synchronous", "IRQ", "FIQ", "SError"};
-    print("exception of kind {} from {}\n", kinds[vector % 4], sources[vector / 4 % 4]);
-    report(frame, "exception that is never right: ");
+    static constexpr const char* kinds[] = {"synchronous exception", "interrupt", "fast interrupt", "SError"};
+    static constexpr const char* sources[] = {"", " inside of an exception handler", " from a lower level",
+                                              " from a 32-bit level"};
+    TextBuffer<96> what;
+    format(what.sink(), "{}{}: ", kinds[vector % 4], sources[vector / 4 % 4]);
+    report(frame, what.view());
 }

@@ -65,20 +65,20 @@ void set_tick_handler(TickHandler handler) {
     tick_handler = handler;
 }
 
-namespace detail {
-
 bool interrupts_available() {
     return available;
 }
 
-void sleep_unless(bool (*done)(const void*), const void* context) {
+namespace detail {
+
+void sleep_unless(bool (*awake)(const void*), const void* context) {
     if (!available) {
         asm volatile("yield");
         return;
     }
     // Masked, an interrupt that arrives between the question and the sleep still ends the sleep.
     mask_interrupts();
-    if (!done(context)) wfi();
+    if (!awake(context)) wfi();
     unmask_interrupts();
 }
 

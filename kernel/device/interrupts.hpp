@@ -14,31 +14,35 @@ void start_interrupts();
 /// Before this CPU is turned off: masks its interrupts and stops its tick.
 void stop_interrupts();
 
-/// Wakes a CPU that waits.
-void nudge(unsigned cpu);
-/// Waits a while for something to change: until the next interrupt, or a few cycles where there are none.
-template <class Condition>
-void wait_until(Condition done);
+/// Whether there are interrupts at all.
+[[nodiscard]] bool interrupts_available();
 
-/// What a tick calls, in interrupt context, on the CPU that it interrupted. Set before ticks begin.
+/// Wakes a CPU that sleeps.
+void nudge(unsigned cpu);
+
+/// What a tick calls, in interrupt context, on the CPU that it interrupted; null: nothing.
 using TickHandler = void (*)();
 void set_tick_handler(TickHandler handler);
 
 namespace detail {
-[[nodiscard]] bool interrupts_available();
-void sleep_unless(bool (*done)(const void*), const void* context);
+void sleep_unless(bool (*awake)(const void*), const void* context);
 } // namespace detail
 
+/// Sleeps until the next interrupt (a tick or a nudge) unless `awake()` is true already. Without interrupts it returns
+/// at once.
 template <class Condition>
-void wait_until(Condition done) {
-    // Most waits are short; sleeping and being woken costs thousands of cycles.
+void sleep_unless(const Condition& awake) {
+    detail::sleep_unless([](const void* c) { return (*static_cast<const Condition*>(c))(); }, &awake);
+}
+
+/// Waits until `done()` is true: for a while awake, because most waits are short, then asleep.
+template <class Condition>
+void wait_until(const Condition& done) {
     for (unsigned i = 0; i < 2000; ++i) {
         if (done()) return;
         asm volatile("yield");
     }
-    while (!done()) {
-        detail::sleep_unless([](const void* c) { return (*static_cast<const Condition*>(c))(); }, &done);
-    }
+    while (!done()) sleep_unless(done);
 }
 
 } // namespace directmap::kernel

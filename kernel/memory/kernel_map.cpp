@@ -93,7 +93,7 @@ void start_direct_map(const Machine& machine) {
 
     const CpuFeatures features = read_cpu_features();
     const auto fault = SeededPlatform::fault_named(machine.command_line.fault);
-    if (!fault) fail("unknown fault: {}", Quoted{machine.command_line.fault});
+    if (!fault) refuse("unknown fault: {}", Quoted{machine.command_line.fault});
     auto* const platform = new (platform_storage.bytes)
         SeededPlatform{memory.tables, {features.range_invalidation, features.level_hints}, *fault};
     memory.map = new (map_storage.bytes) KernelMap{*platform, {.offset = direct_map_offset}, {regions, max_regions}};

@@ -15,8 +15,7 @@
 
 namespace directmap::kernel {
 
-/// Table memory word by word: a kernel leaves the vector registers to its users.
-class ArmPlatform : public DefaultTableMemory<true> {
+class ArmPlatform : public DefaultTableMemory<> {
 public:
     using Lock = SpinLock;
 

@@ -50,12 +50,14 @@ bool matches(Access access, Syndrome syndrome) {
     return false;
 }
 
-void check_fault(Stage& stage, Access access, std::uint64_t va, Attributes attributes, const ProbeResult& result) {
+void check_fault(Stage& stage, Access access, std::uint64_t va, Attributes attributes, Surroundings surroundings,
+                 const ProbeResult& result) {
     const FaultKind wanted = attributes.valid() ? FaultKind::permission : FaultKind::translation;
     const auto leaf = stage.map.translate(stage.map.phys(VirtAddr{va}));
-    const bool right = leaf.ok() && result.syndrome.fault() == wanted && matches(access, result.syndrome) &&
-                       result.address == va &&
-                       result.syndrome.level() == static_cast<unsigned>(leaf.value().leaf.level);
+    const bool right_level = surroundings == Surroundings::changing ||
+                             (leaf.ok() && result.syndrome.level() == static_cast<unsigned>(leaf.value().leaf.level));
+    const bool right =
+        right_level && result.syndrome.fault() == wanted && matches(access, result.syndrome) && result.address == va;
     if (right) {
         stage.tally.count_fault();
         return;
@@ -66,7 +68,7 @@ void check_fault(Stage& stage, Access access, std::uint64_t va, Attributes attri
          text.view(), Hex{result.address});
 }
 
-void check_one(Stage& stage, Access access, std::uint64_t va, Attributes attributes) {
+void check_one(Stage& stage, Access access, std::uint64_t va, Attributes attributes, Surroundings surroundings) {
     const std::uint64_t token = Random::mix(va + this_cpu().index);
     ProbeResult result;
     switch (access) {
@@ -76,7 +78,7 @@ void check_one(Stage& stage, Access access, std::uint64_t va, Attributes attribu
     }
     const bool may = allowed(access, attributes);
     if (result.faulted && !may) {
-        check_fault(stage, access, va, attributes, result);
+        check_fault(stage, access, va, attributes, surroundings, result);
         return;
     }
     if (result.faulted) {
@@ -105,13 +107,13 @@ void prepare_page_for_access(const Stage& stage, PhysAddr page) {
     asm volatile("dsb ish\n\tic ialluis\n\tdsb ish\n\tisb" ::: "memory");
 }
 
-void check_access(Stage& stage, PhysAddr page, Attributes attributes) {
+void check_access(Stage& stage, PhysAddr page, Attributes attributes, Surroundings surroundings) {
     const unsigned cpu = this_cpu().index;
     const std::uint64_t va = stage.va(page), scratch = va + cpu * scratch_step;
     const std::uint64_t slot = functions_called[cpu]++ % functions_in_page;
-    check_one(stage, Access::load, scratch, attributes);
-    check_one(stage, Access::store, scratch, attributes);
-    check_one(stage, Access::fetch, va + functions_offset + slot * sizeof(function), attributes);
+    check_one(stage, Access::load, scratch, attributes, surroundings);
+    check_one(stage, Access::store, scratch, attributes, surroundings);
+    check_one(stage, Access::fetch, va + functions_offset + slot * sizeof(function), attributes, surroundings);
 }
 
 void check_attributes(Stage& stage, PhysRange range, Attributes attributes) {

@@ -55,7 +55,7 @@ void play_atomic(Stage& stage) {
         });
         if (!large.empty() && stage.map.statistics().set_aside == 0) try_the_stock(stage, large);
     }
-    if (!detail::interrupts_available()) return;
+    if (!interrupts_available()) return;
 
     // Prepared pages of all CPUs next to each other, in a leaf that is split and collapsed around them meanwhile.
     const PhysAddr first{align_up(stage.arena.start.value(), 64 * page_size)};

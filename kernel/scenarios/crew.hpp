@@ -31,9 +31,11 @@ public:
         question_context_ = &body;
         question_ = [](void* context, unsigned cpu) { (*static_cast<Body*>(context))(cpu); };
         const unsigned asked = __atomic_add_fetch(&asked_, 1, __ATOMIC_RELEASE);
+        wake_all();
         body(0u);
         for (unsigned cpu = 1; cpu < max_cpus; ++cpu) {
-            while (present_[cpu] && __atomic_load_n(&answered_[cpu], __ATOMIC_ACQUIRE) != asked) asm volatile("yield");
+            if (!present_[cpu]) continue;
+            wait_until([&] { return __atomic_load_n(&answered_[cpu], __ATOMIC_ACQUIRE) == asked; });
         }
     }
 
@@ -44,8 +46,9 @@ public:
 
     /// Sends the others home and looks the field over.
     void dismiss() {
-        if (dismissed_) return;
+        if (dismissed()) return;
         __atomic_store_n(&dismissed_, true, __ATOMIC_RELEASE);
+        wake_all();
         for (unsigned cpu = 1; cpu < max_cpus; ++cpu) {
             if (present_[cpu]) finish_job(cpu);
         }
@@ -53,16 +56,29 @@ public:
     }
 
 private:
+    static constexpr unsigned restless_tenders = 2;
+
     static void tend(void* self, unsigned cpu) {
         Crew& crew = *static_cast<Crew*>(self);
         unsigned answered = 0;
-        while (!__atomic_load_n(&crew.dismissed_, __ATOMIC_ACQUIRE)) {
+        const auto called = [&] { return crew.dismissed() || crew.asked() != answered; };
+        while (!crew.dismissed()) {
             crew.field_.tend(crew.tender_[cpu], crew.tenders_);
-            if (const unsigned asked = __atomic_load_n(&crew.asked_, __ATOMIC_ACQUIRE); asked != answered) {
+            if (crew.tenders_ > restless_tenders) sleep_unless(called);
+            if (const unsigned asked = crew.asked(); asked != answered) {
                 crew.question_(crew.question_context_, cpu);
                 answered = asked;
                 __atomic_store_n(&crew.answered_[cpu], answered, __ATOMIC_RELEASE);
+                nudge(0);
             }
+        }
+    }
+
+    [[nodiscard]] bool dismissed() const { return __atomic_load_n(&dismissed_, __ATOMIC_ACQUIRE); }
+    [[nodiscard]] unsigned asked() const { return __atomic_load_n(&asked_, __ATOMIC_ACQUIRE); }
+    void wake_all() const {
+        for (unsigned cpu = 1; cpu < max_cpus; ++cpu) {
+            if (present_[cpu]) nudge(cpu);
         }
     }
 

@@ -5,6 +5,35 @@
 
 namespace directmap::kernel {
 
+namespace {
+
+/// Where a CPU can't tolerate it, a change that needs a resize is refused and one that doesn't works. To change a whole
+/// contiguous group is to resize it, for a moment.
+void try_closed_gate(Stage& stage) {
+    KernelMap& map = stage.map;
+    const Change change = Change{}.writable(false);
+    bool tried[2] = {}; // blocks, contiguous groups
+    map.walk(map.span(), [&](const Leaf& leaf) {
+        const bool large = leaf.mapped && !leaf.attributes.fixed() && leaf.range.size != page_size;
+        if (!large || tried[leaf.contiguous ? 1 : 0] || leaf.range.overlaps(memory.tables.range())) return true;
+        tried[leaf.contiguous ? 1 : 0] = true;
+        require_error(map.protect({leaf.range.start, page_size}, change), ErrorCode::unsupported,
+                      "a split that a CPU can't tolerate");
+        require_error(map.collapse(leaf.range), ErrorCode::unsupported, "a collapse that a CPU can't tolerate");
+        if (leaf.contiguous) {
+            require_error(map.protect(leaf.range, change), ErrorCode::unsupported,
+                          "opening a group that a CPU can't tolerate");
+        } else {
+            require(map.protect(leaf.range, change), "changing a whole block");
+            require(map.protect(leaf.range, Change{}.writable(true)), "restoring a whole block");
+        }
+        stage.tally.changes += 4;
+        return !tried[0] || !tried[1];
+    });
+}
+
+} // namespace
+
 void play_errors(Stage& stage) {
     KernelMap& map = stage.map;
     const PhysRange span = map.span();
@@ -46,22 +75,7 @@ void play_errors(Stage& stage) {
     require_error(map.protect({image_pa + page_size, page_size}, Change{}.valid(false)), ErrorCode::unsupported,
                   "resizing the image's leaf");
 
-    if (!stage.can_resize() && map.gate_mode() == Gate::Mode::closed) {
-        // Where a CPU can't tolerate it, a change that needs a resize is refused and one that doesn't works.
-        PhysRange large;
-        map.walk(span, [&](const Leaf& leaf) {
-            if (leaf.mapped && !leaf.attributes.fixed() && leaf.range.size != page_size) large = leaf.range;
-            return large.empty();
-        });
-        if (!large.empty() && !large.overlaps(memory.tables.range())) {
-            require_error(map.protect({large.start, page_size}, change), ErrorCode::unsupported,
-                          "a resize that a CPU can't tolerate");
-            require(map.protect(large, change), "changing a whole leaf");
-            require(map.protect(large, Change{}.writable(true)), "restoring a whole leaf");
-            require_error(map.collapse(large), ErrorCode::unsupported, "a collapse that a CPU can't tolerate");
-            stage.tally.changes += 4;
-        }
-    }
+    if (map.gate_mode() == Gate::Mode::closed) try_closed_gate(stage);
     check_attributes(stage, {page, 4 * page_size}, Attributes{});
 }
 

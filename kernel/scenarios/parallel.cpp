@@ -27,10 +27,10 @@ void change_own_pages(Stage& stage, const Share& share, unsigned cpu, std::uint6
         const bool writable = random.one_in(2), executable = random.one_in(3), valid = !random.one_in(4);
         const Change change = Change{}.writable(writable).executable(executable).valid(valid);
         require(stage.map.protect({page, page_size}, change), "changing a page among others");
-        check_access(stage, page, change.apply_to(Attributes{}));
+        check_access(stage, page, change.apply_to(Attributes{}), Surroundings::changing);
         require(stage.map.protect({page, page_size}, Change{}.writable(true).executable(false).valid(true)),
                 "restoring a page among others");
-        check_access(stage, page, Attributes{});
+        check_access(stage, page, Attributes{}, Surroundings::changing);
         stage.tally.count_change();
         if (stage.can_resize() && random.one_in(8)) {
             require(stage.map.collapse(share.window), "collapsing among others");

@@ -49,6 +49,10 @@ void resize_repeatedly(Stage& stage, PhysRange leaf, LeafSize size) {
 } // namespace
 
 void play_resizes(Stage& stage) {
+    // On a map that was built by pages, make some large leaves first.
+    constexpr std::uint64_t some = std::uint64_t{128} << 20;
+    if (memory.mapping == Mapping::pages)
+        heal(stage, {stage.arena.start, stage.arena.size < some ? stage.arena.size : some});
     for_each_leaf_size(stage, [&](PhysRange leaf, LeafSize size) {
         if (size.bytes() != page_size) resize_repeatedly(stage, leaf, size);
     });

@@ -18,8 +18,9 @@ constexpr Scenario scenarios[] = {
     {"memory-types", "what must break before it makes leaves its neighbours alone", play_memory_types, Needs::pages},
     {"atomic", "changes from interrupts in prepared pages", play_atomic, Needs::pages},
     {"exhaustion", "without tables a change fails whole", play_exhaustion, Needs::resizing},
-    {"hotplug", "CPUs leave, and come back to the map as it is then", play_hotplug, Needs::pages},
+    {"hotplug", "CPUs leave, and come back to the map as it is then", play_hotplug, Needs::others},
     {"soak", "random changes keep every account and every byte", play_soak, Needs::pages},
+    {"measure", "what each operation costs, in instructions", play_measure, Needs::nothing, true},
 };
 
 constexpr Scenario admission{"admission",
@@ -44,11 +45,19 @@ bool arena_has_pages(const Stage& stage) {
     return leaf.ok() && leaf.value().leaf.bytes() == page_size;
 }
 
+bool any_other_cpu() {
+    for (unsigned cpu = 1; cpu < max_cpus; ++cpu) {
+        if (is_idle(cpu)) return true;
+    }
+    return false;
+}
+
 /// Null, or why this machine can't play the scenario.
 const char* obstacle(const Scenario& scenario, const Stage& stage) {
     if (scenario.needs == Needs::resizing && !stage.can_resize()) return "a CPU can't tolerate live resizing";
-    if (scenario.needs == Needs::pages && !arena_has_pages(stage))
-        return "a CPU can't tolerate live resizing, and the map is large";
+    if (scenario.needs == Needs::others && !any_other_cpu()) return "there is no other CPU";
+    const bool needs_pages = scenario.needs == Needs::pages || scenario.needs == Needs::others;
+    if (needs_pages && !arena_has_pages(stage)) return "a CPU can't tolerate live resizing, and the map is large";
     return nullptr;
 }
 
@@ -87,6 +96,7 @@ void play(const Scenario& scenario, const Machine& machine) {
     const std::uint64_t milliseconds = (read_cntvct_el0() - start) * 1000 / read_cntfrq_el0();
     check_account(scenario);
     const Tally& tally = stage.tally;
+    if (tally.changes == 0 && scenario.play != play_measure) fail("{} found nothing to change", scenario.name);
     print("  {} {} changes {} accesses {} expected faults {} ms  {}\n", Left{scenario.name, 13},
           Right{tally.changes, 7}, Right{tally.accesses, 7}, Right{tally.expected_faults, 6}, Right{milliseconds, 6},
           scenario.proves);
@@ -110,11 +120,15 @@ void heal(Stage& stage, PhysRange range) {
     fail("a collapse of {} bytes at {} doesn't come to its end", range.size, Hex{range.start.value()});
 }
 
-void play_scenarios(const Machine& machine) {
-    const std::string_view wanted = machine.command_line.scenario;
+void check_scenario_name(const CommandLine& command_line) {
+    const std::string_view wanted = command_line.scenario;
     bool known = wanted == "none" || wanted == "all";
     for (const Scenario& scenario : scenarios) known = known || wanted == scenario.name;
-    if (!known) fail("unknown scenario: {}", Quoted{wanted});
+    if (!known) refuse("unknown scenario: {}", Quoted{wanted});
+}
+
+void play_scenarios(const Machine& machine) {
+    const std::string_view wanted = machine.command_line.scenario;
     for (const Scenario& scenario : scenarios) {
         if (wanted == scenario.name || (wanted == "all" && !scenario.on_request)) play(scenario, machine);
     }

@@ -41,6 +41,7 @@ enum class Needs : std::uint8_t {
     nothing,
     pages,    ///< an arena whose pages can be changed one by one
     resizing, ///< leaves that can be split and collapsed live
+    others,   ///< pages, and other CPUs
 };
 
 struct Scenario {
@@ -50,6 +51,9 @@ struct Scenario {
     Needs needs;
     bool on_request = false; ///< not among `all`
 };
+
+/// Ends the run if the command line names a scenario that there isn't.
+void check_scenario_name(const CommandLine& command_line);
 
 /// Plays the scenarios that the command line asks for, and after each checks that the map's account is right and that
 /// it healed. A broken promise ends the run.
