@@ -90,15 +90,24 @@ public:
     Result<void> run(PhysRange part) {
         for (PhysAddr pa = part.start; pa < part.end();) {
             TableRun run;
+            Descriptor leaves[batch];
+            Result<void> hole;
             {
+                // Everything that is read without the lock is read here: a collapse may take the table away afterwards.
                 WalkerSection<P> walker{core_.platform};
                 run = find_run(core_, pa, part.end());
+                if (run.level == G::last_level) {
+                    if (obstacle_ == Obstacle::refuse) hole = look_for_holes(run, part);
+                } else {
+                    leaves[0] = run.value;
+                    for (unsigned i = 1; i < batch && i < run.count; ++i) {
+                        leaves[i] = core_.platform.load(run.table, run.first + i);
+                    }
+                }
             }
+            if (!hole) return hole;
             const PhysAddr end = run_end<F>(run, part.end());
             if (run.level == G::last_level) {
-                if (obstacle_ == Obstacle::refuse) {
-                    if (auto r = look_for_holes(run, part); !r) return r;
-                }
                 if (auto r = open_groups(part, pa); !r) return r;
                 pa = end;
                 continue;
@@ -112,7 +121,7 @@ public:
                 pa = next - pa < part.end() - pa ? next : part.end();
                 continue;
             }
-            if (auto r = split_leaves(run, part, pa); !r) return r;
+            if (auto r = split_leaves(run, leaves, part, pa); !r) return r;
         }
         return {};
     }
@@ -170,19 +179,17 @@ private:
     }
 
     /// Up to a batch of neighbouring leaves from `pa` on; moves `pa` behind them.
-    Result<void> split_leaves(const TableRun& seen, PhysRange part, PhysAddr& pa) {
+    Result<void> split_leaves(const TableRun& seen, const Descriptor* values, PhysRange part, PhysAddr& pa) {
         P& platform = core_.platform;
         PagesBuilder<F, P> builder{core_};
         const std::uint64_t size = G::bytes(seen.level);
         PhysAddr links[batch];
-        Descriptor values[batch];
         unsigned built = 0;
         bool exhausted = false;
         {
             WriteSection<P> writable{platform};
             const unsigned most = seen.level + 1 == G::last_level ? batch : 1;
             while (built < most && built < seen.count) {
-                values[built] = built == 0 ? seen.value : platform.load(seen.table, seen.first + built);
                 const Descriptor d = values[built];
                 if (!F::is_leaf(seen.level, d) || d.any_of(F::fixed_mask)) break;
                 if (!builder.build(seen.level, d.without(F::contiguous_mask), links[built])) {
