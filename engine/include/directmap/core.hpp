@@ -87,6 +87,8 @@ struct Core {
     std::uint64_t quiet_time = 0;      ///< background collapse leaves alone what changed more recently
     unsigned table_key = 0; ///< protection key of table pages; 0: tables aren't protected
     Gate gate{};
+    typename P::Lock admission_lock{}; ///< makes each decision of the gate one step
+    unsigned repaints = 0;             ///< admissions that are repainting the map
     Stock stock{};
     typename P::Lock reclaim_lock{};
     RetiredTable retired[retired_capacity]{};

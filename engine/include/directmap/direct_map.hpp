@@ -260,6 +260,18 @@ public:
     }
 
 private:
+    /// Whether contiguous groups are left anywhere.
+    [[nodiscard]] bool has_groups() const {
+        for (const RegionState& region : core_.regions) {
+            for (unsigned i = 0; i < G::leaf_sizes.count; ++i) {
+                if (G::leaf_sizes.of[i].contiguous && __atomic_load_n(&region.leaves[i], __ATOMIC_RELAXED) != 0) return true;
+            }
+        }
+        return false;
+    }
+    static Error static_groups() {
+        return {ErrorCode::unsupported, PhysAddr{}, 0, "the CPU mishandles contiguous groups, and fixed leaves consist of them"};
+    }
     static Error foreign(PhysAddr pa) { return {ErrorCode::invalid_argument, pa, 0, "an address outside the map"}; }
 
     [[nodiscard]] Result<void> check(PhysRange range, Change change) const {
@@ -291,6 +303,7 @@ private:
 template <Format F, Platform P>
 Result<void> DirectMap<F, P>::admit(CpuCapabilities cpu, AdmissionPolicy policy) {
     Gate& gate = core_.gate;
+    P& platform = core_.platform;
     // Waits until every operation that read the gate before has left its region (see Gate).
     const auto pass_through_regions = [&] {
         for (RegionState& region : core_.regions) RegionGuard<F, P> guard{core_, region};
@@ -299,27 +312,53 @@ Result<void> DirectMap<F, P>::admit(CpuCapabilities cpu, AdmissionPolicy policy)
         gate.require_twice();
         pass_through_regions();
     }
-    const Gate::Mode mode = gate.mode();
     const bool tolerates = cpu.tolerates_live_resize && !cpu.no_contiguous;
-    if (mode == Gate::Mode::undecided) { // the boot CPU: it found the map as it was built, nothing was resized
-        if (cpu.no_contiguous) gate.forbid_contiguous();
-        gate.set(tolerates ? Gate::Mode::open : Gate::Mode::closed);
-        return {};
-    }
-    if (tolerates || mode == Gate::Mode::closed) return {};
-    if (policy == AdmissionPolicy::refuse) {
-        return Error{ErrorCode::unsupported, PhysAddr{}, 0, "the CPU can't tolerate resizing, and the map still needs it"};
-    }
-    gate.set(Gate::Mode::splitting);
+    const auto decide = [&]() -> Result<bool> { // whether the map has to be repainted first
+        switch (gate.mode()) {
+        case Gate::Mode::undecided: // the boot CPU: it found the map as it was built, nothing was resized
+            if (cpu.no_contiguous) gate.forbid_contiguous();
+            gate.set(tolerates ? Gate::Mode::open : Gate::Mode::closed);
+            return false;
+        case Gate::Mode::closed:
+            if (cpu.no_contiguous && has_groups()) return static_groups();
+            return false;
+        case Gate::Mode::open:
+        case Gate::Mode::splitting: break;
+        }
+        if (tolerates) return false;
+        if (policy == AdmissionPolicy::refuse) {
+            return Error{ErrorCode::unsupported, PhysAddr{}, 0, "the CPU can't tolerate resizing, and the map still needs it"};
+        }
+        gate.set(Gate::Mode::splitting);
+        ++core_.repaints;
+        return true;
+    };
+    // Admissions race: the lock makes each decision one step, and is never held while the map is repainted. Two
+    // repaints may run at once; whoever is through first closes the gate for both.
+    platform.acquire(core_.admission_lock);
+    const auto decided = decide();
+    platform.release(core_.admission_lock);
+    if (!decided) return decided.error();
+    if (!decided.value()) return {};
+
     pass_through_regions(); // nothing merges behind the repaint from here on
     if (cpu.no_contiguous) gate.forbid_contiguous();
-    if (auto r = repaint_all(core_, {}); !r) {
+    auto repainted = repaint_all(core_, {});
+    if (repainted && cpu.no_contiguous && has_groups()) repainted = static_groups();
+    platform.acquire(core_.admission_lock);
+    --core_.repaints;
+    if (repainted) {
+        gate.set(Gate::Mode::closed);
+    } else if (gate.mode() == Gate::Mode::closed && !(cpu.no_contiguous && has_groups())) {
+        repainted = {}; // another admission was through first: nothing is left to repaint
+    } else if (gate.mode() == Gate::Mode::splitting && core_.repaints == 0) {
         gate.set(Gate::Mode::open);
-        return r;
     }
-    gate.set(Gate::Mode::closed);
-    pass_through_regions(); // and nothing is being split when the newcomer enters
-    StaleSet everything;    // nor does a larger entry linger where it isn't tolerated
+    platform.release(core_.admission_lock);
+    if (!repainted) return repainted;
+    // Nothing is being split when the newcomer enters, nor does a larger entry linger where it isn't tolerated.
+    pass_through_regions();
+    StaleSet everything;
     everything.add({core_.virt(core_.span.start), core_.span.size, G::page_shift, {InvalidationScope::any_level, false}});
     flush_deferred(everything);
     return {};
