@@ -555,7 +555,11 @@ void Machine::enter(unsigned cpu, std::uint64_t root) {
         on_map_ |= std::uint64_t{1} << cpu;
         for (auto& [region, stale] : stale_) { // unpublished stores: the newcomer may walk the old words too
             for (StaleLeaves& s : stale.leaves) {
-                if (s.unpublished_by >= 0) s.cpus |= std::uint64_t{1} << cpu;
+                if (s.unpublished_by < 0) continue;
+                s.cpus |= std::uint64_t{1} << cpu;
+                if (bbm_[cpu] >= 3 || fresh_unit_shift(s.va) == s.unit_shift) continue;
+                report("P8 gate", fmt::format("CPU {}, which takes conflict aborts, enters while a leaf at {:#x} is being resized",
+                                              cpu, s.va), pa_of(s.va));
             }
             for (StaleTable& s : stale.tables) {
                 if (s.unpublished_by >= 0) s.cpus |= std::uint64_t{1} << cpu;
@@ -563,6 +567,19 @@ void Machine::enter(unsigned cpu, std::uint64_t root) {
         }
     }
     cpu_ = current;
+}
+
+/// log2 of the leaf that the tables hold for `va` now; 0 if none.
+unsigned Machine::fresh_unit_shift(std::uint64_t va) {
+    const Regime& r = config_.regime;
+    std::uint64_t table = root_;
+    for (int level = r.root_level();; ++level) {
+        const unsigned index = static_cast<unsigned>(va >> r.shift(level)) & (r.entries(level) - 1);
+        const Entry entry = r.decode(level, page(table).words[index]);
+        if (entry.is_leaf()) return run_of(entry, va, level).unit_shift;
+        if (entry.kind != Entry::Kind::table) return 0;
+        table = entry.pa;
+    }
 }
 
 void Machine::leave(unsigned cpu) {

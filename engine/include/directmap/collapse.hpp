@@ -283,6 +283,7 @@ private:
     void settle() {
         if (stale_.empty()) return;
         publish(core_, region_);
+        if (unlinked_ && omits(core_.platform, Omission::flush_to_reclaim)) retired_flushed(core_, &region_);
         flush_now(core_, region_, stale_);
         if (unlinked_) retired_flushed(core_, &region_);
     }
@@ -301,8 +302,10 @@ template <Format F, Platform P>
 std::uint64_t collapse_region(Core<F, P>& core, PhysRange scope, std::uint64_t budget, CollapseProgress& progress) {
     auto& region = core.region_of(scope.start);
     RegionGuard<F, P> guard{core, region};
-    if (!core.gate.may_merge() || region.preparing != 0) return budget;
-    if (region.unflushed != 0 || region.deferred) flush_region(core, region, scope.start);
+    if (!core.gate.may_merge()) return budget;
+    if (region.preparing != 0 && !omits(core.platform, Omission::prepare_check)) return budget;
+    const bool unflushed = region.unflushed != 0 || region.deferred;
+    if (unflushed && !omits(core.platform, Omission::flush_to_merge)) flush_region(core, region, scope.start);
     return RegionCollapse<F, P>{core, region, scope, budget, progress}.run();
 }
 

@@ -10,6 +10,7 @@
 #include "directmap/flush.hpp"
 #include "directmap/gate.hpp"
 #include "directmap/geometry.hpp"
+#include "directmap/omissions.hpp"
 #include "directmap/platform.hpp"
 #include "directmap/region.hpp"
 #include "directmap/reserve.hpp"

@@ -306,6 +306,7 @@ Result<void> DirectMap<F, P>::admit(CpuCapabilities cpu, AdmissionPolicy policy)
     P& platform = core_.platform;
     // Waits until every operation that read the gate before has left its region (see Gate).
     const auto pass_through_regions = [&] {
+        if (detail::omits(platform, Omission::admission_wait)) return;
         for (RegionState& region : core_.regions) RegionGuard<F, P> guard{core_, region};
     };
     if (cpu.invalidate_twice) {
@@ -325,7 +326,7 @@ Result<void> DirectMap<F, P>::admit(CpuCapabilities cpu, AdmissionPolicy policy)
         case Gate::Mode::open:
         case Gate::Mode::splitting: break;
         }
-        if (tolerates) return false;
+        if (tolerates || detail::omits(platform, Omission::admission_check)) return false;
         if (policy == AdmissionPolicy::refuse) {
             return Error{ErrorCode::unsupported, PhysAddr{}, 0, "the CPU can't tolerate resizing, and the map still needs it"};
         }
@@ -347,11 +348,12 @@ Result<void> DirectMap<F, P>::admit(CpuCapabilities cpu, AdmissionPolicy policy)
     if (repainted && cpu.no_contiguous && has_groups()) repainted = static_groups();
     platform.acquire(core_.admission_lock);
     --core_.repaints;
+    const bool others = core_.repaints != 0 && !detail::omits(platform, Omission::repaint_count);
     if (repainted) {
         gate.set(Gate::Mode::closed);
     } else if (gate.mode() == Gate::Mode::closed && !(cpu.no_contiguous && has_groups())) {
         repainted = {}; // another admission was through first: nothing is left to repaint
-    } else if (gate.mode() == Gate::Mode::splitting && core_.repaints == 0) {
+    } else if (gate.mode() == Gate::Mode::splitting && !others) {
         gate.set(Gate::Mode::open);
     }
     platform.release(core_.admission_lock);

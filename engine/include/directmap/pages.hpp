@@ -172,8 +172,10 @@ private:
 
     /// Larger entries may linger in TLBs: right while everyone tolerates it, flushed where nobody must.
     void leave_behind(typename CoreType::RegionState& region, PhysAddr inside) {
-        region.deferred = true;
-        if (options_.quiescent) flush_region(core_, region, inside);
+        if (!omits(core_.platform, Omission::lingering_note)) {
+            region.deferred = true;
+            if (options_.quiescent) flush_region(core_, region, inside);
+        }
         __atomic_store_n(&region.touched, true, __ATOMIC_RELAXED);
         __atomic_store_n(&region.last_change, core_.platform.now(), __ATOMIC_RELAXED);
     }
@@ -229,7 +231,8 @@ private:
         for (; n < built && n < now.count; ++n) {
             const Descriptor d = platform.load(now.table, now.first + n);
             if (!F::is_leaf(level, d) || d.any_of(F::fixed_mask)) break;
-            if (d.without(F::contiguous_mask) != values[n].without(F::contiguous_mask)) {
+            if (d.without(F::contiguous_mask) != values[n].without(F::contiguous_mask) &&
+                !omits(platform, Omission::second_look)) {
                 builder.refill(level, d.without(F::contiguous_mask), links[n]);
             }
             if (d.any_of(F::contiguous_mask)) set_group(core_, region, now.table, level, now.first + n, false);

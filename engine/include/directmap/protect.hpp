@@ -131,11 +131,13 @@ private:
 
     [[nodiscard]] Result<void> change_part(PhysRange range, PhysRange part) {
         RegionState& region = core_.region_of(part.start);
-        for (std::uint64_t planned_at = ~std::uint64_t{0};;) {
+        constexpr std::uint64_t unplanned = ~std::uint64_t{0};
+        for (std::uint64_t planned_at = unplanned;;) {
             {
                 RegionGuard<F, P> guard{core_, region};
                 // Every store into the region's tables is counted: a plan holds as long as the count does.
-                if (region.counters.stores != planned_at) {
+                const bool trusted = planned_at != unplanned && omits(core_.platform, Omission::second_plan);
+                if (region.counters.stores != planned_at && !trusted) {
                     if (auto r = plan(part); !r) return r;
                     planned_at = region.counters.stores;
                 }
@@ -191,7 +193,10 @@ private:
         }
         InvalidationScope scope{plan_.level, true};
         // An entry that was split may still be cached at its old level, by this change or by one not flushed yet.
-        if (plan_.resizes || region.unflushed != 0 || region.deferred) scope.level = InvalidationScope::any_level;
+        const bool lingering = region.unflushed != 0 || region.deferred;
+        if (plan_.resizes || (lingering && !omits(core_.platform, Omission::unhinted_flush))) {
+            scope.level = InvalidationScope::any_level;
+        }
         const StaleRange changed{core_.virt(part.start), part.size, plan_.stride_shift, scope};
         // A leaf that was made invalid with the flush deferred may still be cached as it was: then the break is owed
         // still.

@@ -95,6 +95,8 @@ public:
     /// The CPU on whose behalf platform calls are made from now on.
     void run_on(unsigned cpu) { cpu_ = cpu; }
     [[nodiscard]] unsigned cpu() const { return cpu_; }
+    /// Whether the current CPU holds a lock.
+    [[nodiscard]] bool holds_a_lock() const { return !locks_held_[cpu_].empty(); }
     /// CPU `cpu` loads its translation table base register: from here on it may cache what it can reach. The first CPU
     /// to do so makes `root` the map's root.
     void enter(unsigned cpu, std::uint64_t root);
@@ -258,6 +260,7 @@ private:
     void scenario_event(const char* call, PhysRange range = {}, const std::string& text = {});
     void yield(const char* call);
     void check_lock(std::uint64_t va);
+    [[nodiscard]] unsigned fresh_unit_shift(std::uint64_t va);
     [[nodiscard]] bool unpublished_by_other(const Page& page, unsigned index) const;
     [[nodiscard]] bool walks_in_flight_since(std::uint64_t issued) const;
     void publish_words(Page& page);

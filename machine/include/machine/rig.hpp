@@ -79,6 +79,8 @@ struct RigConfig {
     /// Table pages come from here, from the top down; by default from the last RAM range.
     std::optional<PhysRange> table_pool;
     std::uint64_t tables = ~std::uint64_t{0}; ///< how many the source may hand out
+    bool invalidation_waits_for_walks = true; ///< see MachineConfig
+    bool check_region_locks = true;
     EventSink record{}; ///< gets every event, those of the build included
 };
 
@@ -124,6 +126,7 @@ public:
     [[nodiscard]] PlatformType& platform() { return platform_; }
     [[nodiscard]] Map& map() { return *map_; }
     [[nodiscard]] const RigConfig& config() const { return config_; }
+    [[nodiscard]] std::vector<Region<Machine::Lock>>& regions() { return regions_; }
     [[nodiscard]] std::size_t initial_tables() const { return initial_tables_; }
 
     Result<void> protect(PhysRange range, Change change, ChangeOptions options = {}) {
@@ -280,6 +283,8 @@ private:
         m.range_invalidation = config.range_invalidation;
         m.tables_through_map = config.tables_through_map;
         m.table_key = config.table_key;
+        m.invalidation_waits_for_walks = config.invalidation_waits_for_walks;
+        m.check_region_locks = config.check_region_locks;
         m.table_pool = config.table_pool ? *config.table_pool : config.ram.back().range;
         return m;
     }
