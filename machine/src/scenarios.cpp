@@ -1,0 +1,664 @@
+// The list of scenarios, and of faults with the scenario that notices each. docs/explorer.md shows them with their
+// counts.
+#include "machine/scenario.hpp"
+
+#include <utility>
+
+namespace directmap::machine {
+
+namespace {
+
+constexpr CpuCapabilities tolerant{.tolerates_live_resize = true};
+constexpr CpuCapabilities intolerant{};
+
+const Change read_only = Change{}.writable(false);
+const Change writable = Change{}.writable(true);
+const Change executable = Change{}.executable(true);
+const Change invalid = Change{}.valid(false);
+const Change valid = Change{}.valid(true);
+const Change uncached = Change{}.memory_type(MemoryType::normal_noncacheable);
+
+/// Two regions to play with, a third for tables.
+RigConfig small_map(unsigned cpus = 2, unsigned cpus_outside = 0) {
+    RigConfig config;
+    config.ram = {{phys_range(World::base, World::base + 3 * World::region_size), {}}};
+    config.table_pool = World::region(2);
+    config.cpus = cpus;
+    config.cpus_outside = cpus_outside;
+    return config;
+}
+/// One region, tables somewhere else: a repaint is short.
+RigConfig tiny_map(unsigned cpus, unsigned cpus_outside) {
+    RigConfig config = small_map(cpus, cpus_outside);
+    config.ram = {{World::region(0), {}}};
+    config.tables_through_map = false;
+    return config;
+}
+RigConfig with_policy(RigConfig config, CollapsePolicy policy) {
+    config.policy = policy;
+    return config;
+}
+/// The tables come from the region that is being changed.
+RigConfig tables_inside() {
+    RigConfig config = small_map();
+    config.ram = {{World::region(0), {}}};
+    config.table_pool = World::pages(48, 16);
+    return config;
+}
+RigConfig realm() {
+    RigConfig config = small_map(3, 1);
+    config.realm_shared_address = std::uint64_t{1} << 40;
+    return config;
+}
+
+/// Leaves region 0 with a table of pages 0–7 and one of blocks, and the attributes that it had.
+void split_and_restore(World& w) {
+    w.protect(w.pages(5), read_only);
+    w.protect(w.pages(5), writable);
+}
+
+void add_splits(std::vector<Scenario>& all) {
+    all.push_back({.name = "split-split-same-leaf",
+                   .what = "two CPUs change pages of one large leaf, in different blocks",
+                   .config = small_map(),
+                   .agents = {{0, "makes page 5 read-only", [](World& w) { w.protect(w.pages(5), read_only); }},
+                              {1, "makes page 50 read-only", [](World& w) { w.protect(w.pages(50), read_only); }}}});
+    all.push_back({.name = "split-split-same-block",
+                   .what = "two CPUs change neighbouring pages of one large leaf",
+                   .config = small_map(),
+                   .agents = {{0, "makes page 5 read-only", [](World& w) { w.protect(w.pages(5), read_only); }},
+                              {1, "makes page 6 executable", [](World& w) { w.protect(w.pages(6), executable); }}}});
+    all.push_back(
+        {.name = "split-split-neighbours",
+         .what = "two CPUs split neighbouring large leaves, in different regions but with entries in one table",
+         .config = small_map(),
+         .agents = {{0, "makes page 63 read-only", [](World& w) { w.protect(w.pages(63), read_only); }},
+                    {1, "makes page 64 read-only", [](World& w) { w.protect(w.pages(64), read_only); }}}});
+    all.push_back({.name = "split-access",
+                   .what = "one CPU splits a leaf, another one uses a neighbouring page",
+                   .config = small_map(),
+                   .agents = {{0, "makes page 5 read-only", [](World& w) { w.protect(w.pages(5), read_only); }},
+                              {1, "writes, looks up and walks to page 6", [](World& w) {
+                                   w.access(w.pages(6).start, true, false);
+                                   w.walk_in_hardware(w.pages(6).start);
+                                   (void)w.translate(w.pages(6).start);
+                                   w.access(w.pages(6).start, true, false);
+                               }}}});
+    all.push_back({.name = "split-hardware-walk",
+                   .what = "one CPU splits a leaf, another one's MMU walks to the page that changes",
+                   .config = small_map(),
+                   .agents = {{0, "makes page 5 read-only", [](World& w) { w.protect(w.pages(5), read_only); }},
+                              {1, "walks to page 5 twice", [](World& w) {
+                                   w.walk_in_hardware(w.pages(5).start);
+                                   w.walk_in_hardware(w.pages(5).start);
+                               }}}});
+    all.push_back(
+        {.name = "protect-protect-halves",
+         .what = "two CPUs change the two halves of one large leaf",
+         .config = small_map(),
+         .agents = {{0, "makes pages 0-31 read-only", [](World& w) { w.protect(w.pages(0, 32), read_only); }},
+                    {1, "makes pages 32-63 executable", [](World& w) { w.protect(w.pages(32, 32), executable); }}}});
+    all.push_back({.name = "protect-protect-same-page",
+                   .what = "two CPUs change one page in opposite directions",
+                   .config = small_map(),
+                   .prepare = split_and_restore,
+                   .agents = {{0, "makes page 5 read-only", [](World& w) { w.protect(w.pages(5), read_only); }},
+                              {1, "makes pages 4-6 writable", [](World& w) { w.protect(w.pages(4, 3), writable); }}}});
+    all.push_back(
+        {.name = "protect-protect-same-group",
+         .what = "two CPUs change pages of one contiguous group",
+         .config = small_map(),
+         .prepare = split_and_restore, // pages 0-3 are a group
+         .agents = {{0, "makes page 1 read-only", [](World& w) { w.protect(w.pages(1), read_only); }},
+                    {1, "makes pages 0-3 executable", [](World& w) { w.protect(w.pages(0, 4), executable); }}}});
+    all.push_back({.name = "tighten-remote-access",
+                   .what = "once a permission has been taken away no other CPU can use it",
+                   .config = small_map(),
+                   .agents = {{0, "makes page 5 read-only, then says so",
+                               [](World& w) {
+                                   w.protect(w.pages(5), read_only);
+                                   w.flags[0] = 1;
+                               }},
+                              {1, "walks to page 5, waits for that, then writes", [](World& w) {
+                                   w.walk_in_hardware(w.pages(5).start);
+                                   w.await("agent 0 to be done", [&w] { return w.flags[0] != 0; });
+                                   w.access(w.pages(5).start, true, true);
+                                   w.access(w.pages(6).start, true, false);
+                               }}}});
+    all.push_back({.name = "invalidate-remote-access",
+                   .what = "once a page is invalid no other CPU can reach it, and once it is valid again every one can",
+                   .config = small_map(),
+                   .agents = {{0, "makes page 5 invalid, then valid",
+                               [](World& w) {
+                                   w.protect(w.pages(5), invalid);
+                                   w.flags[0] = 1;
+                                   w.await("agent 1 to have tried", [&w] { return w.flags[0] == 2; });
+                                   w.protect(w.pages(5), valid);
+                                   w.flags[0] = 3;
+                               }},
+                              {1, "reads page 5 after each", [](World& w) {
+                                   w.await("agent 0 to be done", [&w] { return w.flags[0] == 1; });
+                                   w.access(w.pages(5).start, false, true);
+                                   w.flags[0] = 2;
+                                   w.await("agent 0 to be done", [&w] { return w.flags[0] == 3; });
+                                   w.access(w.pages(5).start, false, false);
+                               }}}});
+    all.push_back({.name = "break-neighbour-access",
+                   .what = "a change that must break before it makes leaves its neighbours alone",
+                   .config = small_map(),
+                   .agents = {{0, "makes page 5 uncached", [](World& w) { w.protect(w.pages(5), uncached); }},
+                              {1, "uses page 6", [](World& w) {
+                                   w.access(w.pages(6).start, true, false);
+                                   w.walk_in_hardware(w.pages(6).start);
+                                   w.access(w.pages(6).start, true, false);
+                               }}}});
+    all.push_back({.name = "break-protect",
+                   .what = "a change that must break before it makes, and a change of the same pages that need not",
+                   .config = small_map(),
+                   .agents = {{0, "makes pages 4-7 uncached", [](World& w) { w.protect(w.pages(4, 4), uncached); }},
+                              {1, "makes page 6 read-only", [](World& w) { w.protect(w.pages(6), read_only); }}}});
+    all.push_back({.name = "own-tables-split",
+                   .what = "two CPUs split the leaf through which they reach its own tables",
+                   .config = tables_inside(),
+                   .agents = {{0, "makes page 5 read-only", [](World& w) { w.protect(w.pages(5), read_only); }},
+                              {1, "makes page 40 read-only", [](World& w) { w.protect(w.pages(40), read_only); }}}});
+    all.push_back({.name = "own-tables-collapse",
+                   .what = "one CPU collapses the leaf through which the other one reaches the table that it edits",
+                   .config = tables_inside(),
+                   .prepare = split_and_restore,
+                   .agents = {{0, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }},
+                              {1, "makes page 6 read-only", [](World& w) { w.protect(w.pages(6), read_only); }}}});
+    all.push_back(
+        {.name = "regions-crossing",
+         .what = "two CPUs change ranges that overlap and lie in two regions each",
+         .config = small_map(),
+         .agents = {{0, "makes pages 60-66 read-only", [](World& w) { w.protect(w.pages(60, 7), read_only); }},
+                    {1, "makes pages 62-69 executable", [](World& w) { w.protect(w.pages(62, 8), executable); }}}});
+    all.push_back(
+        {.name = "regions-collapse",
+         .what = "one CPU changes a range of two regions, another one collapses the first of them",
+         .config = small_map(),
+         .prepare = [](World& w) { w.protect(w.pages(63), read_only); },
+         .agents = {{0, "makes pages 62-65 read-only", [](World& w) { w.protect(w.pages(62, 4), read_only); }},
+                    {1, "collapses region 0, then makes page 62 writable", [](World& w) {
+                         w.collapse(w.region(0));
+                         w.protect(w.pages(61), read_only);
+                     }}}});
+    all.push_back({.name = "split-lingers-tighten",
+                   .what = "a page changes while the larger leaf that it was split from may still be cached",
+                   .config = small_map(),
+                   .agents = {{0, "prepares pages 0-7",
+                               [](World& w) {
+                                   w.prepare(w.pages(0, 8));
+                                   w.release(w.pages(0, 8));
+                               }},
+                              {1, "makes page 6 read-only", [](World& w) { w.protect(w.pages(6), read_only); }}}});
+}
+
+void add_collapses(std::vector<Scenario>& all) {
+    all.push_back({.name = "collapse-protect",
+                   .what = "one CPU merges pages, another one changes one of them",
+                   .config = small_map(),
+                   .prepare = split_and_restore,
+                   .agents = {{0, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }},
+                              {1, "makes page 6 read-only", [](World& w) { w.protect(w.pages(6), read_only); }}}});
+    all.push_back({.name = "collapse-split",
+                   .what = "one CPU merges blocks, another one splits one of them",
+                   .config = small_map(),
+                   .prepare = split_and_restore,
+                   .agents = {{0, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }},
+                              {1, "makes page 40 read-only", [](World& w) { w.protect(w.pages(40), read_only); }}}});
+    all.push_back({.name = "collapse-collapse",
+                   .what = "two CPUs collapse one region and reclaim its tables",
+                   .config = small_map(),
+                   .prepare = split_and_restore,
+                   .agents = {{0, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }},
+                              {1, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }}}});
+    all.push_back({.name = "collapse-hardware-walk",
+                   .what = "a table is taken away and used anew while another CPU's MMU walks through it",
+                   .config = small_map(),
+                   .prepare = split_and_restore,
+                   .agents = {{0, "collapses region 0, then splits region 1",
+                               [](World& w) {
+                                   w.collapse(w.region(0));
+                                   w.protect(w.pages(70), read_only);
+                               }},
+                              {1, "walks to page 5", [](World& w) { w.walk_in_hardware(w.pages(5).start); }}}});
+    all.push_back({.name = "collapse-dump",
+                   .what = "a table is taken away and used anew while another CPU dumps the map",
+                   .config = small_map(),
+                   .prepare = split_and_restore,
+                   .agents = {{0, "collapses region 0, then splits region 1",
+                               [](World& w) {
+                                   w.collapse(w.region(0));
+                                   w.protect(w.pages(70), read_only);
+                               }},
+                              {1, "walks over region 0", [](World& w) { w.walk(w.region(0)); }}}});
+    all.push_back({.name = "collapse-translate",
+                   .what = "the same with one look-up",
+                   .config = small_map(),
+                   .prepare = split_and_restore,
+                   .agents = {{0, "collapses region 0, then splits region 1",
+                               [](World& w) {
+                                   w.collapse(w.region(0));
+                                   w.protect(w.pages(70), read_only);
+                               }},
+                              {1, "looks page 5 up", [](World& w) { (void)w.translate(w.pages(5).start); }}}});
+    all.push_back({.name = "free-walk-in-flight",
+                   .what = "a collapse frees a table, a third CPU takes it, and a walk is still in flight",
+                   .config = small_map(3),
+                   .prepare = split_and_restore,
+                   .agents = {{0, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }},
+                              {1, "walks to page 5", [](World& w) { w.walk_in_hardware(w.pages(5).start); }},
+                              {2, "makes page 70 read-only", [](World& w) { w.protect(w.pages(70), read_only); }}}});
+    all.push_back({.name = "collapse-reclaim",
+                   .what = "one CPU collapses, another one reclaims what was unlinked",
+                   .config = small_map(),
+                   .prepare = split_and_restore,
+                   .agents = {{0, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }},
+                              {1, "reclaims twice", [](World& w) {
+                                   w.rig.map().reclaim();
+                                   w.rig.map().reclaim();
+                               }}}});
+    all.push_back({.name = "deferred-flush-collapse",
+                   .what = "pages agree again by a change whose flush is still owed, and are merged",
+                   .config = small_map(),
+                   .prepare =
+                       [](World& w) {
+                           w.protect(w.pages(0, 5), read_only);
+                           w.protect(w.pages(6, 2), read_only);
+                       },
+                   .agents = {{0, "makes page 5 read-only, the flush deferred, then flushes",
+                               [](World& w) {
+                                   w.protect_deferred(0, w.pages(5), read_only);
+                                   w.complete(0);
+                               }},
+                              {1, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }}}});
+    all.push_back({.name = "deferred-flush-split",
+                   .what = "a large leaf changes with the flush deferred, and is split before it",
+                   .config = small_map(),
+                   .agents = {{0, "makes region 0 read-only, the flush deferred, then flushes",
+                               [](World& w) {
+                                   w.protect_deferred(0, w.region(0), read_only);
+                                   w.complete(0);
+                               }},
+                              {1, "makes page 5 executable", [](World& w) { w.protect(w.pages(5), executable); }}}});
+    all.push_back({.name = "prepare-collapse",
+                   .what = "one CPU pins pages, another one merges",
+                   .config = small_map(),
+                   .agents = {{0, "prepares pages 0-7, changes one without tables, releases them",
+                               [](World& w) {
+                                   w.prepare(w.pages(0, 8));
+                                   w.protect(w.pages(5), read_only, {.atomic = true});
+                                   w.release(w.pages(0, 8));
+                               }},
+                              {1, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }}}});
+    all.push_back({.name = "prepare-protect",
+                   .what = "one CPU pins pages, another one changes one of them",
+                   .config = small_map(),
+                   .agents = {{0, "prepares pages 4-11, releases them",
+                               [](World& w) {
+                                   w.prepare(w.pages(4, 8));
+                                   w.release(w.pages(4, 8));
+                               }},
+                              {1, "makes page 6 read-only", [](World& w) { w.protect(w.pages(6), read_only); }}}});
+    all.push_back(
+        {.name = "repaint-protect",
+         .what = "one CPU brings the map to pages, another one changes one of them",
+         .config = small_map(),
+         .agents = {{0, "repaints", [](World& w) { w.repaint(); }},
+                    {1, "makes pages 4-7 read-only", [](World& w) { w.protect(w.pages(4, 4), read_only); }}}});
+    all.push_back({.name = "repaint-protect-leaf",
+                   .what = "one CPU brings the map to pages, another one changes a large leaf as a whole",
+                   .config = small_map(),
+                   .agents = {{0, "repaints", [](World& w) { w.repaint(); }},
+                              {1, "makes region 0 read-only", [](World& w) { w.protect(w.region(0), read_only); }}}});
+    all.push_back({.name = "repaint-collapse",
+                   .what = "one CPU brings the map to pages, another one merges them",
+                   .config = small_map(),
+                   .prepare = split_and_restore,
+                   .agents = {{0, "repaints", [](World& w) { w.repaint(); }},
+                              {1, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }}}});
+    all.push_back({.name = "heal-protect",
+                   .what = "a change that heals the map at once, and a change nearby",
+                   .config = with_policy(small_map(), CollapsePolicy::on_restore),
+                   .prepare = [](World& w) { w.protect(w.pages(5), read_only); },
+                   .agents = {{0, "makes page 5 writable", [](World& w) { w.protect(w.pages(5), writable); }},
+                              {1, "makes page 6 read-only", [](World& w) { w.protect(w.pages(6), read_only); }}}});
+    all.push_back({.name = "background-protect",
+                   .what = "background collapse, and a change where it works",
+                   .config = with_policy(small_map(), CollapsePolicy::background),
+                   .prepare = split_and_restore,
+                   .agents = {{0, "takes two steps of background collapse",
+                               [](World& w) {
+                                   w.background_step();
+                                   w.background_step();
+                               }},
+                              {1, "makes page 6 read-only and writable again",
+                               [](World& w) {
+                                   w.protect(w.pages(6), read_only);
+                                   w.protect(w.pages(6), writable);
+                               }}},
+                   .finish = [](World& w) { w.background_step(); }});
+    all.push_back({.name = "epoch-stall",
+                   .what = "a walker stays long: tables wait for it, and nobody else does",
+                   .config = small_map(),
+                   .prepare = split_and_restore,
+                   .agents = {{0, "collapses, splits and collapses again, then lets the walker go",
+                               [](World& w) {
+                                   w.collapse(w.region(0));
+                                   w.protect(w.pages(9), read_only);
+                                   w.protect(w.pages(9), writable);
+                                   w.collapse(w.region(0));
+                                   w.flags[0] = 1;
+                               }},
+                              {1, "walks for as long as that", [](World& w) {
+                                   w.rig.platform().walker_enter();
+                                   (void)w.translate(w.pages(5).start);
+                                   w.await("agent 0 to be done", [&w] { return w.flags[0] != 0; });
+                                   (void)w.translate(w.pages(5).start);
+                                   w.rig.platform().walker_exit();
+                               }}}});
+}
+
+void add_shortages(std::vector<Scenario>& all) {
+    all.push_back({.name = "reserve-exhausted",
+                   .what = "two CPUs split with too few tables for both",
+                   .config = small_map(),
+                   .prepare = [](World& w) { w.leave_tables(w.choose("tables", 5)); },
+                   .agents = {{0, "makes page 5 read-only",
+                               [](World& w) { w.protect(w.pages(5), read_only, {}, {ErrorCode::no_tables}); }},
+                              {1, "makes page 70 read-only",
+                               [](World& w) { w.protect(w.pages(70), read_only, {}, {ErrorCode::no_tables}); }}},
+                   .finish = [](World& w) { w.leave_tables(100); }});
+    all.push_back({.name = "no-tables-regions",
+                   .what = "a change of two regions runs out of tables while another CPU splits one of them",
+                   .config = small_map(),
+                   .prepare = [](World& w) { w.leave_tables(w.choose("tables", 8)); },
+                   .agents = {{0, "makes pages 60-69 read-only",
+                               [](World& w) { w.protect(w.pages(60, 10), read_only, {}, {ErrorCode::no_tables}); }},
+                              {1, "makes page 62 executable",
+                               [](World& w) { w.protect(w.pages(62), executable, {}, {ErrorCode::no_tables}); }}},
+                   .finish = [](World& w) { w.leave_tables(100); }});
+    all.push_back({.name = "no-tables-prepare",
+                   .what = "pinning runs out of tables while another CPU changes a page",
+                   .config = small_map(),
+                   .prepare = [](World& w) { w.leave_tables(w.choose("tables", 7)); },
+                   .agents = {{0, "prepares pages 4-20",
+                               [](World& w) {
+                                   if (w.prepare(w.pages(4, 17), {ErrorCode::no_tables})) w.release(w.pages(4, 17));
+                               }},
+                              {1, "makes page 6 read-only",
+                               [](World& w) { w.protect(w.pages(6), read_only, {}, {ErrorCode::no_tables}); }}},
+                   .finish = [](World& w) { w.leave_tables(100); }});
+    all.push_back(
+        {.name = "no-tables-admission",
+         .what = "a repaint for a newcomer runs out of tables while another CPU splits: nobody is admitted, nothing is "
+                 "lost",
+         .config = small_map(3, 1),
+         .prepare = [](World& w) { w.leave_tables(2 + w.choose("tables", 6)); },
+         .agents = {{0, "admits CPU 2, which doesn't tolerate resizing",
+                     [](World& w) { w.admit(2, intolerant, AdmissionPolicy::repaint, {ErrorCode::no_tables}); }},
+                    {1, "makes pages 4-7 read-only",
+                     [](World& w) { w.protect(w.pages(4, 4), read_only, {}, {ErrorCode::no_tables}); }}},
+         .finish =
+             [](World& w) {
+                 w.leave_tables(100);
+                 w.protect(w.pages(6), writable);
+                 w.protect(w.pages(4, 4), writable);
+             },
+         .changes_gate = true});
+    all.push_back(
+        {.name = "atomic-callers",
+         .what = "two callers that can't sleep share what is set aside",
+         .config = small_map(),
+         .prepare =
+             [](World& w) {
+                 if (!w.rig.map().set_aside(3)) w.fail("tables can't be set aside");
+                 w.leave_tables(0);
+             },
+         .agents = {{0, "makes page 5 read-only",
+                     [](World& w) { w.protect(w.pages(5), read_only, {.atomic = true}, {ErrorCode::would_block}); }},
+                    {1, "makes page 70 read-only",
+                     [](World& w) { w.protect(w.pages(70), read_only, {.atomic = true}, {ErrorCode::would_block}); }}},
+         .finish = [](World& w) { w.leave_tables(100); }});
+}
+
+/// Once a CPU that doesn't tolerate resizing is inside, everything is by pages: every change works.
+void changes_without_resizing(World& w) {
+    w.leave_tables(0);
+    if (w.rig.map().gate_mode() == Gate::Mode::closed) {
+        for (const unsigned page : {1u, 9u, 41u}) w.protect(w.pages(page), executable);
+    }
+}
+
+void add_gates(std::vector<Scenario>& all) {
+    all.push_back(
+        {.name = "gate-split-admission",
+         .what = "one CPU splits while a CPU that doesn't tolerate it is admitted",
+         .config = tiny_map(3, 1),
+         .agents = {{0, "makes page 5 read-only", [](World& w) { w.protect(w.pages(5), read_only); }},
+                    {1, "admits CPU 2, which doesn't tolerate resizing", [](World& w) { w.admit(2, intolerant); }}},
+         .finish = changes_without_resizing,
+         .changes_gate = true,
+         .heals = false});
+    all.push_back(
+        {.name = "gate-collapse-admission",
+         .what = "one CPU collapses while a CPU that doesn't tolerate it is admitted",
+         .config = tiny_map(3, 1),
+         .prepare =
+             [](World& w) {
+                 split_and_restore(w);
+                 w.protect(w.pages(40), read_only); // so that no more than pages 0-7 can be merged
+             },
+         .agents = {{0, "collapses region 0", [](World& w) { w.collapse(w.region(0), {ErrorCode::unsupported}); }},
+                    {1, "admits CPU 2, which doesn't tolerate resizing", [](World& w) { w.admit(2, intolerant); }}},
+         .finish = changes_without_resizing,
+         .changes_gate = true,
+         .heals = false});
+    all.push_back(
+        {.name = "gate-group-admission",
+         .what = "one CPU changes whole groups while a CPU that doesn't tolerate resizing is admitted",
+         .config = tiny_map(3, 1),
+         .prepare = split_and_restore,
+         .agents = {{0, "makes pages 0-15 read-only, then page 9 writable",
+                     [](World& w) {
+                         w.protect(w.pages(0, 16), read_only);
+                         w.protect(w.pages(9), writable);
+                     }},
+                    {1, "admits CPU 2, which doesn't tolerate resizing", [](World& w) { w.admit(2, intolerant); }}},
+         .finish = changes_without_resizing,
+         .changes_gate = true,
+         .heals = false});
+    all.push_back(
+        {.name = "gate-repaint-access",
+         .what = "the map is repainted for a newcomer while another CPU uses it",
+         .config = tiny_map(3, 1),
+         .agents = {{0, "admits CPU 2, which doesn't tolerate resizing", [](World& w) { w.admit(2, intolerant); }},
+                    {1, "writes, looks up and walks to page 5",
+                     [](World& w) {
+                         w.access(w.pages(5).start, true, false);
+                         w.walk_in_hardware(w.pages(5).start);
+                         (void)w.translate(w.pages(5).start);
+                         w.access(w.pages(5).start, true, false);
+                     }}},
+         .finish = changes_without_resizing,
+         .changes_gate = true,
+         .heals = false});
+    all.push_back(
+        {.name = "gate-two-admissions",
+         .what = "two CPUs admit a newcomer each, while neither newcomer tolerates resizing and tables are few",
+         .config = tiny_map(4, 2),
+         .prepare = [](World& w) { w.leave_tables(8 + 2 * w.choose("tables", 6)); },
+         .agents = {{0, "admits CPU 2",
+                     [](World& w) { w.admit(2, intolerant, AdmissionPolicy::repaint, {ErrorCode::no_tables}); }},
+                    {1, "admits CPU 3, then collapses",
+                     [](World& w) {
+                         w.admit(3, intolerant, AdmissionPolicy::repaint, {ErrorCode::no_tables});
+                         w.collapse(w.region(0), {ErrorCode::unsupported});
+                     }}},
+         .finish = changes_without_resizing,
+         .changes_gate = true,
+         .heals = false});
+    all.push_back(
+        {.name = "gate-failed-admission",
+         .what = "one of two admissions runs out of tables while the other one repaints and a third CPU collapses",
+         .config = tiny_map(5, 2),
+         .prepare = [](World& w) { w.leave_tables(10); },
+         .agents = {{0, "admits CPU 3",
+                     [](World& w) { w.admit(3, intolerant, AdmissionPolicy::repaint, {ErrorCode::no_tables}); }},
+                    {1, "admits CPU 4",
+                     [](World& w) { w.admit(4, intolerant, AdmissionPolicy::repaint, {ErrorCode::no_tables}); }},
+                    {2, "collapses region 0", [](World& w) { w.collapse(w.region(0), {ErrorCode::unsupported}); }}},
+         .finish = changes_without_resizing,
+         .changes_gate = true,
+         .heals = false});
+    all.push_back({.name = "gate-hotplug-storm",
+                   .what = "CPUs come in both kinds, one leaves, and a page changes meanwhile",
+                   .config = tiny_map(4, 2),
+                   .agents = {{0, "admits CPU 2, which tolerates resizing, and makes page 5 read-only",
+                               [](World& w) {
+                                   w.admit(2, tolerant);
+                                   w.protect(w.pages(5), read_only);
+                               }},
+                              {1, "admits CPU 3, which doesn't; CPU 3 leaves again",
+                               [](World& w) {
+                                   w.admit(3, intolerant);
+                                   w.rig.machine().leave(3);
+                               }}},
+                   .finish = changes_without_resizing,
+                   .changes_gate = true,
+                   .heals = false});
+    all.push_back(
+        {.name = "gate-refuse",
+         .what = "the policy is to refuse: a newcomer stays outside, and the map goes on as if nothing had been",
+         .config = tiny_map(3, 1),
+         .agents = {{0, "makes page 5 read-only", [](World& w) { w.protect(w.pages(5), read_only); }},
+                    {1, "refuses CPU 2, which doesn't tolerate resizing",
+                     [](World& w) {
+                         if (w.admit(2, intolerant, AdmissionPolicy::refuse, {ErrorCode::unsupported})) {
+                             w.fail("a CPU that must be refused is admitted");
+                         }
+                         w.collapse(w.region(0));
+                     }}},
+         .changes_gate = true});
+    all.push_back({.name = "gate-never-arrives",
+                   .what = "a CPU is admitted and never comes: the others go on",
+                   .config = tiny_map(3, 1),
+                   .agents = {{0, "makes CPU 2 welcome",
+                               [](World& w) {
+                                   if (!w.rig.map().admit(intolerant)) w.fail("the admission fails");
+                               }},
+                              {1, "makes page 5 read-only, then writable",
+                               [](World& w) {
+                                   w.protect(w.pages(5), read_only);
+                                   w.protect(w.pages(5), writable);
+                               }}},
+                   .finish = changes_without_resizing,
+                   .changes_gate = true,
+                   .heals = false});
+    all.push_back({.name = "gate-dies-half-way",
+                   .what = "the CPU that repaints dies half-way: others change pages and admit CPUs all the same",
+                   .config = tiny_map(4, 2),
+                   .agents = {{0, "admits CPU 2, which doesn't tolerate resizing",
+                               [](World& w) { w.admit(2, intolerant); }, true},
+                              {1, "makes page 5 read-only, admits CPU 3, which doesn't tolerate resizing",
+                               [](World& w) {
+                                   w.protect(w.pages(5), read_only);
+                                   w.admit(3, intolerant);
+                               }}},
+                   .finish = changes_without_resizing,
+                   .changes_gate = true,
+                   .heals = false});
+    all.push_back({.name = "collapse-dies-half-way",
+                   .what = "a CPU dies while it collapses: others change pages all the same",
+                   .config = small_map(),
+                   .prepare = split_and_restore,
+                   .agents = {{0, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }, true},
+                              {1, "makes page 6 read-only, collapses", [](World& w) {
+                                   w.protect(w.pages(6), read_only);
+                                   w.collapse(w.region(0));
+                               }}}});
+    all.push_back({.name = "walker-dies-half-way",
+                   .what = "a CPU dies while it walks: tables wait for ever, changes don't",
+                   .config = small_map(),
+                   .prepare = split_and_restore,
+                   .agents = {{0, "collapses region 0, splits it and collapses it again",
+                               [](World& w) {
+                                   w.collapse(w.region(0));
+                                   w.protect(w.pages(5), read_only);
+                                   w.protect(w.pages(5), writable);
+                                   w.collapse(w.region(0));
+                               }},
+                              {1, "looks page 5 up", [](World& w) { (void)w.translate(w.pages(5).start); }, true}}});
+    all.push_back({.name = "realm-early-share",
+                   .what = "a realm shares a page before its second CPU is inside, while that one is being admitted",
+                   .config = realm(),
+                   .agents = {{0, "shares page 5 with the host",
+                               [](World& w) {
+                                   const PhysRange page = w.pages(5);
+                                   w.protect(page, Change{}.valid(false));
+                                   w.rig.machine().set_granules(page, true);
+                                   w.protect(page, Change{}.shared(true));
+                                   w.protect(page, Change{}.valid(true));
+                               }},
+                              {1, "admits CPU 2, which tolerates resizing",
+                               [](World& w) {
+                                   w.admit(2, tolerant);
+                                   w.walk_in_hardware(w.pages(6).start);
+                               }}},
+                   .changes_gate = true});
+}
+
+} // namespace
+
+const std::vector<Scenario>& scenarios() {
+    static const std::vector<Scenario> all = [] {
+        std::vector<Scenario> list;
+        add_splits(list);
+        add_collapses(list);
+        add_shortages(list);
+        add_gates(list);
+        return list;
+    }();
+    return all;
+}
+
+const std::vector<SeededFault>& seeded_faults() {
+    using Outside = SeededFault::Outside;
+    static const std::vector<SeededFault> all = {
+        {"skip-lock", "region locks exclude nobody", "split-split-same-leaf", Omission::nothing, Outside::skip_lock},
+        {"lock-wrong-region", "every other CPU takes the lock of the next region", "collapse-protect",
+         Omission::nothing, Outside::neighbours_lock},
+        {"trust-old-plan", "after the reserve was filled, the plan from before is committed without a second look",
+         "split-split-same-leaf", Omission::second_plan},
+        {"trust-old-leaf", "pages built without the lock are linked although the leaf has changed meanwhile",
+         "repaint-protect-leaf", Omission::second_look},
+        {"free-before-grace", "an unlinked table is reused while walkers may still read it", "collapse-translate",
+         Omission::nothing, Outside::no_grace},
+        {"walk-unannounced", "walkers don't say that they walk", "collapse-dump", Omission::nothing,
+         Outside::no_walker_sections},
+        {"free-before-flush", "the grace period of a table begins before its flush", "collapse-reclaim",
+         Omission::flush_to_reclaim},
+        {"walks-in-flight-ignored",
+         "a barrier after an invalidation doesn't wait for walks in flight (hardware's mistake)",
+         "collapse-hardware-walk", Omission::nothing, Outside::no_wait_for_walks},
+        {"hint-after-split", "an invalidation carries a level hint although larger entries may linger",
+         "split-lingers-tighten", Omission::unhinted_flush},
+        {"repaint-without-invalidation", "a repaint forgets that larger entries linger", "gate-split-admission",
+         Omission::lingering_note},
+        {"merge-unflushed", "a collapse merges pages whose older entries may still be cached",
+         "deferred-flush-collapse", Omission::flush_to_merge},
+        {"collapse-into-prepare", "a collapse merges what is just being pinned to pages", "prepare-collapse",
+         Omission::prepare_check},
+        {"admit-unchecked", "a CPU is admitted without a look at what it tolerates", "gate-split-admission",
+         Omission::admission_check},
+        {"admit-without-wait", "the map is repainted while a collapse that saw the gate open still runs",
+         "gate-collapse-admission", Omission::admission_wait},
+        {"admit-reopens", "an admission that fails opens the gate although another one is repainting",
+         "gate-failed-admission", Omission::repaint_count},
+    };
+    return all;
+}
+
+} // namespace directmap::machine
