@@ -71,15 +71,15 @@ public:
     using TableRun = Run<typename P::Table>;
     using TableCut = Cut<typename P::Table>;
 
-    Planner(Core<F, P>& core, PhysRange part, Change change, const ChangeOptions& options,
+    Planner(Core<F, P>& core, PhysRange range, PhysRange part, Change change, const ChangeOptions& options,
             Plan<typename P::Table>& plan)
-        : core_{core}, part_{part}, change_{change}, options_{options}, plan_{plan} {}
+        : core_{core}, range_{range}, part_{part}, change_{change}, options_{options}, plan_{plan} {}
 
     [[nodiscard]] Result<void> run() {
         plan_ = {};
         plan_.stride_shift = G::region_shift;
         for (PhysAddr pa = part_.start; pa < part_.end();) {
-            const TableRun run = find_run(core_, pa, part_.end(), part_);
+            const TableRun run = find_run(core_, pa, part_.end(), range_);
             if (pa == part_.start) {
                 plan_.run = run;
                 plan_.level = run.level;
@@ -215,6 +215,7 @@ private:
     }
 
     Core<F, P>& core_;
+    PhysRange range_;
     PhysRange part_;
     Change change_;
     const ChangeOptions& options_;
@@ -223,12 +224,13 @@ private:
 
 } // namespace detail
 
-/// Plans `change` of `part`, which lies in one region. Errors: not_mapped (the first hole), unsupported (a fixed leaf
-/// straddles an end), incompatible (the part holds a table that the change has to reach afterwards, or protected ones).
+/// Plans `change` of `part`, which lies in one region, on behalf of a change of `range`. Errors: not_mapped (the first
+/// hole), unsupported (a fixed leaf straddles an end), incompatible (the range holds a table that the change of this part
+/// has to reach, or the part holds protected ones).
 template <Format F, Platform P>
-[[nodiscard]] Result<void> plan_change(Core<F, P>& core, PhysRange part, Change change, const ChangeOptions& options,
-                                       Plan<typename P::Table>& plan) {
-    return detail::Planner<F, P>{core, part, change, options, plan}.run();
+[[nodiscard]] Result<void> plan_change(Core<F, P>& core, PhysRange range, PhysRange part, Change change,
+                                       const ChangeOptions& options, Plan<typename P::Table>& plan) {
+    return detail::Planner<F, P>{core, range, part, change, options, plan}.run();
 }
 
 } // namespace directmap

@@ -89,7 +89,9 @@ public:
 private:
     enum class Pass : std::uint8_t { open_groups, change, close_groups, break_leaves, make_leaves };
 
-    [[nodiscard]] Result<void> plan(PhysRange part) { return plan_change(core_, part, change_, options_, plan_); }
+    [[nodiscard]] Result<void> plan(PhysRange range, PhysRange part) {
+        return plan_change(core_, range, part, change_, options_, plan_);
+    }
 
     [[nodiscard]] Result<void> check(PhysAddr where) const {
         if (!(cut_only_ ? plan_.cuts() : plan_.resizes) || options_.quiescent) return {};
@@ -104,7 +106,7 @@ private:
         for (PhysAddr pa = range.start; pa < range.end();) {
             const PhysAddr end = core_.region_end(pa, range.end());
             WalkerSection<P> walker{core_.platform};
-            if (auto r = plan({pa, end - pa}); !r) return r;
+            if (auto r = plan(range, {pa, end - pa}); !r) return r;
             if (auto r = check(pa); !r) return r;
             // Only the range's own ends can be cut, unless they lie on a region's edge or in pinned pages.
             const bool at_edge = core_.virt(pa).aligned(G::region_bytes) && core_.virt(end).aligned(G::region_bytes);
@@ -138,7 +140,7 @@ private:
                 // Every store into the region's tables is counted: a plan holds as long as the count does.
                 const bool trusted = planned_at != unplanned && omits(core_.platform, Omission::second_plan);
                 if (region.counters.stores != planned_at && !trusted) {
-                    if (auto r = plan(part); !r) return r;
+                    if (auto r = plan(range, part); !r) return r;
                     planned_at = region.counters.stores;
                 }
                 if (auto r = check(part.start); !r) return r;
@@ -383,7 +385,7 @@ template <Format F, Platform P>
         const PhysAddr end = core.region_end(pa, range.end());
         WalkerSection<P> walker{core.platform};
         Plan<typename P::Table> plan;
-        if (auto r = plan_change(core, {pa, end - pa}, change, options, plan); !r) return r.error();
+        if (auto r = plan_change(core, range, {pa, end - pa}, change, options, plan); !r) return r.error();
         tables += plan.tables;
         pa = end;
     }
