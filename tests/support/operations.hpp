@@ -73,6 +73,8 @@ struct DriverOptions {
     bool closed_gates = true;
     bool tables_run_out = true;
     std::size_t most_operations = ~std::size_t{0};
+    /// Called with the scenario's choice before the machine is built; may ask for a record.
+    std::function<void(machine::RigConfig&)> before_build{};
 };
 
 template <class F>
@@ -84,6 +86,7 @@ public:
 
     Driver(Script script, DriverOptions options = {}) : script_{script}, options_{options} {
         choose_config();
+        if (options_.before_build) options_.before_build(config_);
         rig_ = std::make_unique<RigType>(config_);
         if (!rig_->built()) fail(fmt::format("build: {}", rig_->built().error().reason));
     }
