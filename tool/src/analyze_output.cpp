@@ -220,14 +220,6 @@ std::string list_by_size(const CountBySize& counts) {
     return text;
 }
 
-/// A path, whole: `printable` would cut it.
-std::string shown_path(std::string_view path) {
-    std::string text(path);
-    std::ranges::replace_if(
-        text, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, '?');
-    return text;
-}
-
 std::string title(const DumpAnalysis& analysis, const TextOptions& options) {
     std::string text = shown_path(analysis.name);
     if (options.name_dump) text += fmt::format(", dump {}", analysis.index);
@@ -415,6 +407,13 @@ std::uint64_t used_chunks(std::span<const PictureRun> runs, std::uint64_t chunk)
 }
 
 } // namespace
+
+std::string shown_path(std::string_view path) {
+    std::string text(path);
+    std::ranges::replace_if(
+        text, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, '?');
+    return text;
+}
 
 std::string address_range(std::uint64_t start, std::uint64_t last) {
     return address(start) + "-" + address(last + 1);

@@ -48,6 +48,9 @@ struct TextOptions {
 [[nodiscard]] std::string difference(DumpAttributes attributes, DumpAttributes around, DumpArchitecture architecture,
                                      const DumpVocabulary& vocabulary);
 
+/// A path, whole, fit for a terminal.
+[[nodiscard]] std::string shown_path(std::string_view path);
+
 /// `0xffff000000000000-0xffff000000200000`, the end exclusive and printed as kernels do.
 [[nodiscard]] std::string address_range(std::uint64_t start, std::uint64_t last);
 

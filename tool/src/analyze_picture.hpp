@@ -15,6 +15,7 @@ namespace directmap::tool {
 struct PictureKind {
     std::uint64_t leaf_size = 0;
     DumpAttributes attributes = 0;
+    std::uint8_t mark = 0; ///< anything else that tells kinds apart
     friend bool operator==(const PictureKind&, const PictureKind&) = default;
 };
 

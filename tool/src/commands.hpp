@@ -19,6 +19,7 @@ enum ExitCode : int {
 void register_run(CLI::App& app, int& exit_code);
 void register_plan(CLI::App& app, int& exit_code);
 void register_analyze(CLI::App& app, int& exit_code);
+void register_diff(CLI::App& app, int& exit_code);
 void register_boot(CLI::App& app, int& exit_code);
 
 /// Registers every command, in the order in which --help lists them.

@@ -1,0 +1,77 @@
+// `directmap diff`: what split, what healed and what changed permission between two dumps of one host.
+#include "commands.hpp"
+#include "diff.hpp"
+#include "diff_output.hpp"
+#include "options.hpp"
+#include "output.hpp"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace directmap::tool {
+namespace {
+
+constexpr const char* description =
+    "Show what split, healed or changed permission between two page-table dumps of one host\n"
+    "\n"
+    "Reads the same dumps as 'directmap analyze'. Where the direct map starts elsewhere after a reboot, memory is "
+    "compared by its\n"
+    "distance from the start.";
+
+constexpr const char* footer = "A or B may be '-' for standard input, or FILE#2 for the second dump of a file.\n"
+                               "\n"
+                               "Examples:\n"
+                               "  directmap diff monday.txt tuesday.txt\n"
+                               "  directmap diff console.log#1 console.log#2 --json | jq .split.leaves\n"
+                               "  sudo cat /sys/kernel/debug/kernel_page_tables | directmap diff before.txt -\n"
+                               "\n"
+                               "Exit codes: 0 no difference, 1 differences, 2 bad input.";
+
+struct Options {
+    std::string before;
+    std::string after;
+    std::string granule = "auto";
+    std::size_t listed = 10;
+    bool json = false;
+};
+
+constexpr std::size_t listed_in_json = 1000;
+
+int run_diff(const Options& options, bool listed_is_given) {
+    DiffOptions diff_options;
+    if (options.granule != "auto")
+        diff_options.analyze.granule = options.granule == "4k" ? 4096 : options.granule == "16k" ? 16384 : 65536;
+    diff_options.listed = options.json && !listed_is_given ? listed_in_json : options.listed;
+    RereadableInput before(options.before);
+    RereadableInput after(options.after);
+    const DumpDiff diff = diff_dumps(before, after, diff_options);
+    const std::string text =
+        options.json ? json_of(diff).dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + '\n'
+                     : text_of(diff, Palette(stdout), diff_options.listed);
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    return diff.same() ? exit_ok : exit_failed;
+}
+
+} // namespace
+
+void register_diff(CLI::App& app, int& exit_code) {
+    const auto options = std::make_shared<Options>();
+    CLI::App* diff = app.add_subcommand("diff", description);
+    diff->footer(footer);
+    diff->add_option("before", options->before, "The earlier dump")->type_name("A")->required();
+    diff->add_option("after", options->after, "The later dump")->type_name("B")->required();
+    diff->add_option("--granule", options->granule, "Page size of arm64 dumps: 4k, 16k, 64k; auto infers it")
+        ->type_name("SIZE")
+        ->transform(one_of({"auto", "4k", "16k", "64k"}))
+        ->capture_default_str();
+    CLI::Option* list = diff->add_option("--list", options->listed, "Entries of each list (JSON: 1000)")
+                            ->type_name("N")
+                            ->capture_default_str();
+    diff->add_flag("--json", options->json, "Print one JSON object on one line (docs/schema.md)");
+    diff->callback([options, list, &exit_code] { exit_code = run_diff(*options, list->count() != 0); });
+}
+
+} // namespace directmap::tool
