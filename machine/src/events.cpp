@@ -17,8 +17,12 @@ namespace {
 class Line {
 public:
     void number(const char* key, std::uint64_t value) { fmt::format_to(out(), "\"{}\":{}", separated(key), value); }
-    void address(const char* key, std::uint64_t value) { fmt::format_to(out(), "\"{}\":\"{:#x}\"", separated(key), value); }
-    void word(const char* key, std::string_view value) { fmt::format_to(out(), "\"{}\":\"{}\"", separated(key), value); }
+    void address(const char* key, std::uint64_t value) {
+        fmt::format_to(out(), "\"{}\":\"{:#x}\"", separated(key), value);
+    }
+    void word(const char* key, std::string_view value) {
+        fmt::format_to(out(), "\"{}\":\"{}\"", separated(key), value);
+    }
     void truth(const char* key, bool value) { fmt::format_to(out(), "\"{}\":{}", separated(key), value); }
     void json(const char* key, const nlohmann::ordered_json& value) {
         fmt::format_to(out(), "\"{}\":{}", separated(key), value.dump());
@@ -35,12 +39,15 @@ private:
     std::string text_ = "{";
 };
 
-nlohmann::ordered_json hex(std::uint64_t value) { return fmt::format("{:#x}", value); }
+nlohmann::ordered_json hex(std::uint64_t value) {
+    return fmt::format("{:#x}", value);
+}
 
 nlohmann::ordered_json json_of(const Access& access) {
-    return {{"valid", bool{access.valid}},   {"writable", bool{access.writable}}, {"executable", bool{access.executable}},
-            {"global", bool{access.global}}, {"shared", bool{access.shared}},     {"type", unsigned{access.type}},
-            {"key", unsigned{access.key}}};
+    return {
+        {"valid", bool{access.valid}},   {"writable", bool{access.writable}}, {"executable", bool{access.executable}},
+        {"global", bool{access.global}}, {"shared", bool{access.shared}},     {"type", unsigned{access.type}},
+        {"key", unsigned{access.key}}};
 }
 
 void add_config(Line& line, const Machine& machine) {
@@ -60,7 +67,8 @@ void add_config(Line& line, const Machine& machine) {
     line.truth("range_invalidation", config.range_invalidation);
     line.truth("tables_through_map", config.tables_through_map);
     line.number("table_key", config.table_key);
-    line.json("table_pool", {{"start", hex(config.table_pool.start.value())}, {"end", hex(config.table_pool.end().value())}});
+    line.json("table_pool",
+              {{"start", hex(config.table_pool.start.value())}, {"end", hex(config.table_pool.end().value())}});
     nlohmann::ordered_json ram = nlohmann::ordered_json::array();
     for (const auto& [start, pages] : machine.reference().pages()) {
         ram.push_back({{"start", hex(start)}, {"end", hex(pages.end)}, {"attributes", json_of(pages.base.front())}});

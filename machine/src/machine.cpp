@@ -12,14 +12,17 @@ namespace {
 
 constexpr std::size_t most_violations = 50;
 
-std::uint64_t align_to(std::uint64_t va, unsigned shift) { return va >> shift << shift; }
+std::uint64_t align_to(std::uint64_t va, unsigned shift) {
+    return va >> shift << shift;
+}
 
 } // namespace
 
 Machine::Machine(const MachineConfig& config)
-    : config_{config}, bbm_(config.cpus, config.bbm), unpublished_pages_(config.cpus), unpublished_regions_(config.cpus),
-      invalidations_(config.cpus), write_sections_(config.cpus), locks_held_(config.cpus), epoch_slots_(config.cpus),
-      epochs_{{epoch_slots_.data(), epoch_slots_.size()}}, next_table_{config.table_pool.end().value()} {}
+    : config_{config}, bbm_(config.cpus, config.bbm), unpublished_pages_(config.cpus),
+      unpublished_regions_(config.cpus), invalidations_(config.cpus), write_sections_(config.cpus),
+      locks_held_(config.cpus), epoch_slots_(config.cpus), epochs_{{epoch_slots_.data(), epoch_slots_.size()}},
+      next_table_{config.table_pool.end().value()} {}
 
 // ---- plumbing -------------------------------------------------------------------------------------------------------
 
@@ -32,13 +35,15 @@ void Machine::check_lock(std::uint64_t va) {
     const auto& held = locks_held_[cpu_];
     if (quiescent_) return;
     if (held.empty()) {
-        report("lock protocol", fmt::format("CPU {} changes a live table at {:#x} without holding a lock", cpu_, va), pa_of(va));
+        report("lock protocol", fmt::format("CPU {} changes a live table at {:#x} without holding a lock", cpu_, va),
+               pa_of(va));
         return;
     }
     const auto lock = region_locks_.find(region_of(va));
     if (!config_.check_region_locks || lock == region_locks_.end()) return;
     if (std::find(held.begin(), held.end(), lock->second) != held.end()) return;
-    report("lock protocol", fmt::format("CPU {} changes a live table at {:#x} without that region's lock", cpu_, va), pa_of(va));
+    report("lock protocol", fmt::format("CPU {} changes a live table at {:#x} without that region's lock", cpu_, va),
+           pa_of(va));
 }
 
 void Machine::event(Event& e, Where where) {
@@ -92,22 +97,27 @@ Machine::Page& Machine::own_page(std::uint64_t pa, bool write) {
     touch(Touched::page, pa, false);
     touch_regions(Touched::reference, pa + config_.offset, 1, false);
     if (p.owned && !p.linked && p.taker != cpu_) {
-        report("P7 reclaim", fmt::format("CPU {} accesses {:#x}, which CPU {} has taken for a new table", cpu_, pa, p.taker), pa);
+        report("P7 reclaim",
+               fmt::format("CPU {} accesses {:#x}, which CPU {} has taken for a new table", cpu_, pa, p.taker), pa);
     }
-    if (!p.owned) report("P7 reclaim", fmt::format("CPU {} accesses {:#x}, which is not a table any more", cpu_, pa), pa);
+    if (!p.owned)
+        report("P7 reclaim", fmt::format("CPU {} accesses {:#x}, which is not a table any more", cpu_, pa), pa);
     const bool translated = config_.tables_through_map && installed_ && !quiescent_ && (on_map_ >> cpu_ & 1) != 0;
     if (translated) {
         unsigned keys = ~0u;
         if (config_.table_key != 0 && write_sections_[cpu_] == 0) keys &= ~(1u << config_.table_key);
         if (!reference_.accessible(PhysAddr{pa}, write, keys)) {
-            report("own access", fmt::format("CPU {} {} the table at {:#x}, whose own mapping may not allow it", cpu_,
-                                             write ? "writes" : "reads", pa), pa);
+            report("own access",
+                   fmt::format("CPU {} {} the table at {:#x}, whose own mapping may not allow it", cpu_,
+                               write ? "writes" : "reads", pa),
+                   pa);
         }
     }
     return p;
 }
 
-// ---- what leaves amount to --------------------------------------------------------------------------------------------
+// ---- what leaves amount to
+// --------------------------------------------------------------------------------------------
 
 Machine::LeafRun Machine::run_of(const Entry& entry, std::uint64_t va, int level) const {
     const Regime& r = config_.regime;
@@ -121,8 +131,8 @@ Machine::LeafRun Machine::run_of(const Entry& entry, std::uint64_t va, int level
     return run;
 }
 
-/// Whether a whole table of `level` holds leaves that agree and continue one another. Says no when finding out would take
-/// a look at every word.
+/// Whether a whole table of `level` holds leaves that agree and continue one another. Says no when finding out would
+/// take a look at every word.
 bool Machine::is_one_run(const Words& words, std::uint64_t va, int level) const {
     const Regime& r = config_.regime;
     // Words that advance by a leaf's size differ in the address alone if the last one's address is where it must be: a
@@ -179,17 +189,20 @@ void Machine::for_each_run(const Entry& entry, std::uint64_t va, int level, bool
     if (open.size != 0) visit(open);
 }
 
-// ---- checks -------------------------------------------------------------------------------------------------------------
+// ---- checks
+// -------------------------------------------------------------------------------------------------------------
 
 /// P1 and P3 for one decoded leaf that has just become visible.
 void Machine::check_leaves(const LeafRun& run, const Entry& first, std::uint64_t first_va) {
     const std::uint64_t pa = pa_of(run.va);
     if (first.pa != pa_of(first_va)) {
-        report("P1 translation", fmt::format("VA {:#x} leads to {:#x} instead of {:#x}", first_va, first.pa, pa_of(first_va)), pa);
+        report("P1 translation",
+               fmt::format("VA {:#x} leads to {:#x} instead of {:#x}", first_va, first.pa, pa_of(first_va)), pa);
         return;
     }
     if ((pa & ((std::uint64_t{1} << run.unit_shift) - 1)) != 0 && run.unit_shift != run.descriptor_shift) {
-        report("P1 translation", fmt::format("a contiguous group at {:#x} whose physical address is not aligned", run.va), pa);
+        report("P1 translation",
+               fmt::format("a contiguous group at {:#x} whose physical address is not aligned", run.va), pa);
     }
     if (const auto where = reference_.forbids({PhysAddr{pa}, run.size}, run.access)) {
         const bool in_flight = std::any_of(operation_ranges_.begin(), operation_ranges_.end(),
@@ -203,8 +216,10 @@ void Machine::check_leaves(const LeafRun& run, const Entry& first, std::uint64_t
         const bool all_shared = begins_shared && std::prev(it)->second >= pa + run.size;
         const bool some_shared = begins_shared || (it != shared_granules_.end() && it->first < pa + run.size);
         if (run.access.shared ? !all_shared : some_shared) {
-            report("realm", fmt::format("{:#x} is mapped {} but the host has it {}", pa, run.access.shared ? "shared" : "private",
-                                        some_shared ? "shared" : "private"), pa);
+            report("realm",
+                   fmt::format("{:#x} is mapped {} but the host has it {}", pa,
+                               run.access.shared ? "shared" : "private", some_shared ? "shared" : "private"),
+                   pa);
         }
     }
 }
@@ -215,7 +230,8 @@ void Machine::check_visible(const Entry& entry, std::uint64_t va, int level) {
     case Entry::Kind::malformed: report("descriptor", fmt::format("{} at {:#x}", entry.problem, va), pa_of(va)); break;
     case Entry::Kind::empty:
         if (const auto where = reference_.mapped_in({PhysAddr{pa_of(va)}, config_.regime.bytes(level)})) {
-            report("P1 translation", fmt::format("nothing is mapped at {:#x}, which is RAM", where->value()), where->value());
+            report("P1 translation", fmt::format("nothing is mapped at {:#x}, which is RAM", where->value()),
+                   where->value());
         }
         break;
     case Entry::Kind::invalid:
@@ -240,13 +256,17 @@ void Machine::check_conflicts(const LeafRun& run) {
         for (const StaleLeaves& s : it->second.leaves) {
             if (s.va >= end || run.va >= s.va + s.size) continue;
             if (s.access.must_break_for(run.access)) {
-                report("break-before-make", fmt::format("'{}' at {:#x} while '{}' may still be cached", describe(run.access),
-                                                        run.va, describe(s.access)), pa_of(run.va));
+                report("break-before-make",
+                       fmt::format("'{}' at {:#x} while '{}' may still be cached", describe(run.access), run.va,
+                                   describe(s.access)),
+                       pa_of(run.va));
             }
             if (s.unit_shift != run.unit_shift && any_intolerant(s.cpus & on_map_)) {
-                report("P8 gate", fmt::format("leaves of {} and {} bytes may both be cached at {:#x} on a CPU that takes a "
-                                              "conflict abort", std::uint64_t{1} << s.unit_shift,
-                                              std::uint64_t{1} << run.unit_shift, run.va), pa_of(run.va));
+                report("P8 gate",
+                       fmt::format("leaves of {} and {} bytes may both be cached at {:#x} on a CPU that takes a "
+                                   "conflict abort",
+                                   std::uint64_t{1} << s.unit_shift, std::uint64_t{1} << run.unit_shift, run.va),
+                       pa_of(run.va));
             }
         }
     }
@@ -262,8 +282,10 @@ void Machine::check_stale(PhysRange range) {
             const std::uint64_t from = std::max(va, s.va), to = std::min(end, s.va + s.size);
             if (from >= to || (s.cpus & on_map_) == 0) continue;
             if (const auto where = reference_.forbids({PhysAddr{pa_of(from)}, to - from}, s.access)) {
-                report("P2 tightening", fmt::format("CPU mask {:#x} may still use '{}' for {:#x}", s.cpus & on_map_,
-                                                    describe(s.access), where->value()), where->value());
+                report("P2 tightening",
+                       fmt::format("CPU mask {:#x} may still use '{}' for {:#x}", s.cpus & on_map_, describe(s.access),
+                                   where->value()),
+                       where->value());
                 return;
             }
         }
@@ -302,13 +324,15 @@ void Machine::check_group(const Ref& ref, std::uint64_t table, unsigned index) {
         }
     }
     if (has_bit && has_other) {
-        report("contiguous group", fmt::format("members of the group at {:#x} disagree while the contiguous bit may be seen",
-                                               ref.va + (std::uint64_t{first} << r.shift(ref.level))),
+        report("contiguous group",
+               fmt::format("members of the group at {:#x} disagree while the contiguous bit may be seen",
+                           ref.va + (std::uint64_t{first} << r.shift(ref.level))),
                pa_of(ref.va + (std::uint64_t{first} << r.shift(ref.level))));
     }
 }
 
-// ---- what changes when a word changes -----------------------------------------------------------------------------------
+// ---- what changes when a word changes
+// -----------------------------------------------------------------------------------
 
 /// The page is about to be written: until a barrier, walks may see what it holds now.
 void Machine::mark_unpublished(std::uint64_t table, Page& p) {
@@ -361,14 +385,17 @@ void Machine::write_word(std::uint64_t table, Page& p, unsigned index, std::uint
     for (const Ref& ref : refs) changed(ref, table, index, old, value);
 }
 
-void Machine::changed(const Ref& ref, std::uint64_t table, unsigned index, std::uint64_t old_word, std::uint64_t new_word) {
+void Machine::changed(const Ref& ref, std::uint64_t table, unsigned index, std::uint64_t old_word,
+                      std::uint64_t new_word) {
     const Regime& r = config_.regime;
     const std::uint64_t va = ref.va + (std::uint64_t{index} << r.shift(ref.level));
     const Entry old = r.decode(ref.level, old_word), now = r.decode(ref.level, new_word);
     if (!ref.live) {
         // Reached through a table pointer that may be cached: whatever it says now, a walk may return.
         if (now.kind == Entry::Kind::malformed || now.kind == Entry::Kind::table) {
-            report("P7 reclaim", fmt::format("the table at {:#x} is rewritten while walk caches may still point to it", table), table);
+            report("P7 reclaim",
+                   fmt::format("the table at {:#x} is rewritten while walk caches may still point to it", table),
+                   table);
         } else {
             check_visible(now, va, ref.level);
         }
@@ -396,18 +423,24 @@ void Machine::changed(const Ref& ref, std::uint64_t table, unsigned index, std::
                 for_each_run(old, va, ref.level, false, compare);
                 for_each_run(now, va, ref.level, true, compare);
             } else {
-                for_each_run(old, va, ref.level, false, [&](const LeafRun&) {}); // table to table: leaves speak for themselves
-                report("break-before-make", fmt::format("a table pointer at {:#x} is replaced by another", va), pa_of(va));
+                for_each_run(old, va, ref.level, false,
+                             [&](const LeafRun&) {}); // table to table: leaves speak for themselves
+                report("break-before-make", fmt::format("a table pointer at {:#x} is replaced by another", va),
+                       pa_of(va));
             }
             if (!same) {
-                report("break-before-make", fmt::format("a leaf at {:#x} changes size and something else at once", va), pa_of(va));
+                report("break-before-make", fmt::format("a leaf at {:#x} changes size and something else at once", va),
+                       pa_of(va));
             }
         } else if (old.access.must_break_for(now.access) || old.pa != now.pa) {
-            report("break-before-make", fmt::format("'{}' becomes '{}' at {:#x} without a break", describe(old.access),
-                                                    describe(now.access), va), pa_of(va));
+            report("break-before-make",
+                   fmt::format("'{}' becomes '{}' at {:#x} without a break", describe(old.access), describe(now.access),
+                               va),
+                   pa_of(va));
         }
     }
-    if (old.kind == Entry::Kind::table && now.kind == Entry::Kind::leaf && !quiescent_) check_merge(run_of(now, va, ref.level));
+    if (old.kind == Entry::Kind::table && now.kind == Entry::Kind::leaf && !quiescent_)
+        check_merge(run_of(now, va, ref.level));
     retire(old, va, ref.level);
     check_visible(now, va, ref.level);
     check_group(ref, table, index);
@@ -418,9 +451,12 @@ void Machine::check_merge(const LeafRun& run) {
     const auto it = stale_.find(region_of(run.va));
     if (it == stale_.end()) return;
     for (const StaleLeaves& s : it->second.leaves) {
-        if (s.va >= run.va + run.size || run.va >= s.va + s.size || s.access == run.access || (s.cpus & on_map_) == 0) continue;
-        report("unflushed merge", fmt::format("'{}' of {} bytes is put at {:#x} while '{}' may still be cached there",
-                                              describe(run.access), run.size, run.va, describe(s.access)), pa_of(run.va));
+        if (s.va >= run.va + run.size || run.va >= s.va + s.size || s.access == run.access || (s.cpus & on_map_) == 0)
+            continue;
+        report("unflushed merge",
+               fmt::format("'{}' of {} bytes is put at {:#x} while '{}' may still be cached there",
+                           describe(run.access), run.size, run.va, describe(s.access)),
+               pa_of(run.va));
         return;
     }
 }
@@ -523,7 +559,8 @@ void Machine::add_stale_table(std::uint64_t table, std::uint64_t va, int level) 
     if (level == 3) return;
     for (unsigned i = 0; i < p.words.size(); ++i) {
         const Entry e = config_.regime.decode(level, p.words[i]);
-        if (e.kind == Entry::Kind::table) add_stale_table(e.pa, va + (std::uint64_t{i} << config_.regime.shift(level)), level + 1);
+        if (e.kind == Entry::Kind::table)
+            add_stale_table(e.pa, va + (std::uint64_t{i} << config_.regime.shift(level)), level + 1);
     }
 }
 
@@ -533,7 +570,8 @@ void Machine::drop_stale_table(const StaleTable& stale) {
     if (it != p.refs.end()) p.refs.erase(it);
 }
 
-// ---- the scenario's side --------------------------------------------------------------------------------------------------
+// ---- the scenario's side
+// --------------------------------------------------------------------------------------------------
 
 void Machine::enter(unsigned cpu, std::uint64_t root) {
     const unsigned current = cpu_;
@@ -558,8 +596,10 @@ void Machine::enter(unsigned cpu, std::uint64_t root) {
                 if (s.unpublished_by < 0) continue;
                 s.cpus |= std::uint64_t{1} << cpu;
                 if (bbm_[cpu] >= 3 || fresh_unit_shift(s.va) == s.unit_shift) continue;
-                report("P8 gate", fmt::format("CPU {}, which takes conflict aborts, enters while a leaf at {:#x} is being resized",
-                                              cpu, s.va), pa_of(s.va));
+                report("P8 gate",
+                       fmt::format("CPU {}, which takes conflict aborts, enters while a leaf at {:#x} is being resized",
+                                   cpu, s.va),
+                       pa_of(s.va));
             }
             for (StaleTable& s : stale.tables) {
                 if (s.unpublished_by >= 0) s.cpus |= std::uint64_t{1} << cpu;
@@ -684,7 +724,8 @@ void Machine::set_granules(PhysRange range, bool shared) {
     if (shared) shared_granules_[start] = end;
     // What may be used of the range must not contradict the host's new view.
     for (const bool write : {false}) {
-        for (std::uint64_t pa = range.start.value(); pa < range.end().value(); pa += std::uint64_t{1} << config_.regime.page_shift) {
+        for (std::uint64_t pa = range.start.value(); pa < range.end().value();
+             pa += std::uint64_t{1} << config_.regime.page_shift) {
             const Reference::Pages* pages = reference_.find(PhysAddr{pa});
             if (pages == nullptr) continue;
             for (const Access& a : pages->allowed) {
@@ -727,7 +768,8 @@ void Machine::verify(PhysRange range) {
         for (std::uint64_t at = pa; at < next;) {
             const Reference::Pages* pages = reference_.find(PhysAddr{at});
             if (pages == nullptr) {
-                if (e.kind != Entry::Kind::empty) report("P3 neighbours", fmt::format("{:#x} is mapped but is no RAM", at), at);
+                if (e.kind != Entry::Kind::empty)
+                    report("P3 neighbours", fmt::format("{:#x} is mapped but is no RAM", at), at);
                 const auto mapped = reference_.mapped_in({PhysAddr{at}, next - at});
                 at = mapped ? mapped->value() : next;
                 continue;
@@ -743,8 +785,10 @@ void Machine::verify(PhysRange range) {
             const auto& states = pages->in_flight.empty() ? pages->base : pages->allowed;
             const bool ok = e.is_leaf() && std::find(states.begin(), states.end(), e.access) != states.end();
             if (!ok) {
-                report("P1 translation", fmt::format("{:#x} is '{}' but should be '{}'", at,
-                                                     e.is_leaf() ? describe(e.access) : "not mapped", describe(states.front())), at);
+                report("P1 translation",
+                       fmt::format("{:#x} is '{}' but should be '{}'", at,
+                                   e.is_leaf() ? describe(e.access) : "not mapped", describe(states.front())),
+                       at);
                 return;
             }
             if (e.pa + (at + config_.offset - start) != at) {
@@ -810,7 +854,9 @@ Entry Machine::hardware_walk(PhysAddr pa, Where where) {
         e.va = va;
         event(e, where);
         if (!p.owned) {
-            report("P7 reclaim", fmt::format("a walk in flight on CPU {} reads {:#x}, which is not a table any more", on, table), pa.value());
+            report("P7 reclaim",
+                   fmt::format("a walk in flight on CPU {} reads {:#x}, which is not a table any more", on, table),
+                   pa.value());
             break;
         }
         if (entry.kind != Entry::Kind::table) break;
@@ -839,7 +885,8 @@ std::string Machine::explain(std::uint64_t table, std::uint64_t word) const {
     case Entry::Kind::invalid:
     case Entry::Kind::leaf: break;
     }
-    return fmt::format("'{}' {} bytes{}", describe(e.access), config_.regime.bytes(level), e.contiguous ? " contiguous" : "");
+    return fmt::format("'{}' {} bytes{}", describe(e.access), config_.regime.bytes(level),
+                       e.contiguous ? " contiguous" : "");
 }
 
 void Machine::for_each_word(const std::function<void(std::uint64_t, unsigned, std::uint64_t)>& visit) const {
@@ -862,7 +909,8 @@ std::size_t Machine::stale_entries() const {
     return n;
 }
 
-// ---- the platform's side ----------------------------------------------------------------------------------------------------
+// ---- the platform's side
+// ----------------------------------------------------------------------------------------------------
 
 std::uint64_t Machine::load(std::uint64_t table, unsigned index, Where where) {
     yield("load");
@@ -904,7 +952,8 @@ void Machine::store(std::uint64_t table, unsigned index, std::uint64_t value, Wh
     write_word(table, own_page(table, true), index, value);
 }
 
-void Machine::fill(std::uint64_t table, unsigned first, unsigned count, std::uint64_t value, std::uint64_t step, Where where) {
+void Machine::fill(std::uint64_t table, unsigned first, unsigned count, std::uint64_t value, std::uint64_t step,
+                   Where where) {
     yield("fill");
     Event e;
     e.call = "fill";
@@ -922,7 +971,8 @@ void Machine::fill(std::uint64_t table, unsigned first, unsigned count, std::uin
     Page& p = own_page(table, true);
     for (const Ref& ref : p.refs) {
         if (ref.live) {
-            report("P1 translation", fmt::format("a plain fill of the table at {:#x}, which is linked at {:#x}", table, ref.va), table);
+            report("P1 translation",
+                   fmt::format("a plain fill of the table at {:#x}, which is linked at {:#x}", table, ref.va), table);
             break;
         }
     }
@@ -934,7 +984,8 @@ void Machine::fill(std::uint64_t table, unsigned first, unsigned count, std::uin
     for (unsigned i = 0; i < count; ++i) write_word(table, p, first + i, value + i * step);
 }
 
-void Machine::update(std::uint64_t table, unsigned first, unsigned count, std::uint64_t clear, std::uint64_t set, Where where) {
+void Machine::update(std::uint64_t table, unsigned first, unsigned count, std::uint64_t clear, std::uint64_t set,
+                     Where where) {
     for (unsigned i = first; i < first + count; ++i) {
         yield("update"); // each descriptor is a store of its own
         Event e;
@@ -1016,10 +1067,13 @@ void Machine::context_barrier(Where where) {
     event(e, where);
 }
 
-void Machine::invalidate(std::uint64_t va, std::uint64_t size, InvalidationScope scope, std::uint64_t targets, Where where) {
+void Machine::invalidate(std::uint64_t va, std::uint64_t size, InvalidationScope scope, std::uint64_t targets,
+                         Where where) {
     yield("invalidate");
     Event e;
-    e.call = size == 0 ? "invalidate_all" : size == std::uint64_t{1} << config_.regime.page_shift ? "invalidate" : "invalidate_range";
+    e.call = size == 0                                               ? "invalidate_all"
+             : size == std::uint64_t{1} << config_.regime.page_shift ? "invalidate"
+                                                                     : "invalidate_range";
     e.va = va;
     e.size = size;
     e.scope = scope;
@@ -1058,7 +1112,8 @@ void Machine::apply(const PendingInvalidation& inv) {
             // A leaf is hit as a whole, but a contiguous group may be cached descriptor by descriptor.
             const unsigned shift = s.descriptor_shift;
             const std::uint64_t from = all ? s.va : std::max(s.va, align_to(inv.va, shift));
-            const std::uint64_t to = all ? s.va + s.size : std::min(s.va + s.size, align_to(end - 1, shift) + (std::uint64_t{1} << shift));
+            const std::uint64_t to =
+                all ? s.va + s.size : std::min(s.va + s.size, align_to(end - 1, shift) + (std::uint64_t{1} << shift));
             const auto keep = [&](std::uint64_t start, std::uint64_t stop, std::uint64_t cpus, bool whole_units) {
                 if (start >= stop || cpus == 0) return;
                 StaleLeaves rest = s;
@@ -1068,7 +1123,8 @@ void Machine::apply(const PendingInvalidation& inv) {
                 if (!whole_units) rest.unit_shift = shift;
                 kept.push_back(rest);
             };
-            const bool units = (from & ((std::uint64_t{1} << s.unit_shift) - 1)) == 0 && (to & ((std::uint64_t{1} << s.unit_shift) - 1)) == 0;
+            const bool units = (from & ((std::uint64_t{1} << s.unit_shift) - 1)) == 0 &&
+                               (to & ((std::uint64_t{1} << s.unit_shift) - 1)) == 0;
             keep(s.va, from, s.cpus, units);
             keep(to, s.va + s.size, s.cpus, units);
             keep(from, to, s.cpus & ~inv.targets, true);
@@ -1076,8 +1132,9 @@ void Machine::apply(const PendingInvalidation& inv) {
         stale.leaves = std::move(kept);
         if (inv.scope.leaves_only) return;
         std::erase_if(stale.tables, [&](StaleTable& s) {
-            const bool hit = (inv.size == 0 || (s.va < inv.va + inv.size && inv.va < s.va + s.size)) && s.unpublished_by < 0 &&
-                             s.settled < inv.issued && inv.scope.level == InvalidationScope::any_level;
+            const bool hit = (inv.size == 0 || (s.va < inv.va + inv.size && inv.va < s.va + s.size)) &&
+                             s.unpublished_by < 0 && s.settled < inv.issued &&
+                             inv.scope.level == InvalidationScope::any_level;
             if (hit) s.cpus &= ~inv.targets;
             if (s.cpus != 0) return false;
             drop_stale_table(s);
@@ -1105,7 +1162,8 @@ void Machine::acquire(Lock& lock, Where where) {
     if (scheduler_ != nullptr) {
         scheduler_->wait("acquire", [&lock] { return !lock.held; });
     } else if (lock.held) {
-        report("lock protocol", fmt::format("CPU {} waits for a lock that CPU {} holds: nobody would release it", cpu_, lock.owner), 0);
+        report("lock protocol",
+               fmt::format("CPU {} waits for a lock that CPU {} holds: nobody would release it", cpu_, lock.owner), 0);
     }
     touch_lock(lock);
     lock.held = true;
@@ -1209,8 +1267,10 @@ void Machine::disown_table(std::uint64_t pa, Where where) {
     Page& p = page(pa);
     if (!p.owned) report("P4 all or nothing", fmt::format("the table {:#x} is given back twice", pa), pa);
     for (const Ref& ref : p.refs) {
-        report("P7 reclaim", fmt::format("the table {:#x} is given back while {} may still reach it at {:#x}", pa,
-                                         ref.live ? "every walk" : "a walk cache", ref.va), pa);
+        report("P7 reclaim",
+               fmt::format("the table {:#x} is given back while {} may still reach it at {:#x}", pa,
+                           ref.live ? "every walk" : "a walk cache", ref.va),
+               pa);
         break;
     }
     p.owned = false;
@@ -1223,7 +1283,8 @@ void Machine::check_table_key(std::uint64_t table) {
     const Reference::Pages* pages = reference_.find(PhysAddr{table});
     bool ok = pages != nullptr;
     for (std::size_t i = 0; ok && i < pages->allowed.size(); ++i) ok = pages->allowed[i].key == config_.table_key;
-    if (!ok) report("P9 protected tables", fmt::format("the table {:#x} may be mapped without the table key", table), table);
+    if (!ok)
+        report("P9 protected tables", fmt::format("the table {:#x} may be mapped without the table key", table), table);
 }
 
 void Machine::enforce_keys() {

@@ -33,7 +33,8 @@ void Reference::cut(std::uint64_t at) {
 void Reference::for_each(PhysRange range, const std::function<void(Pages&)>& visit) {
     cut(range.start.value());
     cut(range.end().value());
-    for (auto it = pages_.lower_bound(range.start.value()); it != pages_.end() && it->first < range.end().value(); ++it) {
+    for (auto it = pages_.lower_bound(range.start.value()); it != pages_.end() && it->first < range.end().value();
+         ++it) {
         visit(it->second);
     }
 }
@@ -45,7 +46,8 @@ void Reference::close(Pages& pages) const {
             const State from = pages.states[i];
             if ((from.applied >> bit & 1) != 0) continue;
             const State to{operations_.at(pages.in_flight[bit]).effect(from.access), from.applied | 1u << bit};
-            if (std::find(pages.states.begin(), pages.states.end(), to) == pages.states.end()) pages.states.push_back(to);
+            if (std::find(pages.states.begin(), pages.states.end(), to) == pages.states.end())
+                pages.states.push_back(to);
         }
     }
     pages.base.clear();
@@ -144,9 +146,8 @@ std::optional<PhysAddr> Reference::forbids(PhysRange range, const Access& access
         while (it != pages_.end() && it->second.end <= at) ++it;
         if (it == pages_.end() || it->first > at) return PhysAddr{at}; // not RAM
         const auto& allowed = it->second.allowed;
-        const bool ok = std::any_of(allowed.begin(), allowed.end(), [&](const Access& state) {
-            return access.valid ? state == access : !state.valid;
-        });
+        const bool ok = std::any_of(allowed.begin(), allowed.end(),
+                                    [&](const Access& state) { return access.valid ? state == access : !state.valid; });
         if (!ok) return PhysAddr{at};
         at = it->second.end;
     }

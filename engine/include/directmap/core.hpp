@@ -51,18 +51,18 @@ concept Format = requires(const F f, int level, Descriptor d, PhysAddr pa, Attri
 
 /// When leaves become large again.
 enum class CollapsePolicy : std::uint8_t {
-    never,       ///< not even on request
-    on_request,  ///< by `collapse` alone ("explicit")
-    on_restore,  ///< also right after a change, around the range that it changed
-    background,  ///< by `background_step`, called from a thread or an idle loop
+    never,      ///< not even on request
+    on_request, ///< by `collapse` alone ("explicit")
+    on_restore, ///< also right after a change, around the range that it changed
+    background, ///< by `background_step`, called from a thread or an idle loop
 };
 
 /// A table (with everything below it) that is unlinked: first waiting for its flush, then for walkers that may still
 /// read it.
 struct RetiredTable {
     PhysAddr pa;
-    int level = 0;              ///< of the table's descriptors
-    std::uint64_t stamp = 0;    ///< once flushed: when
+    int level = 0;                ///< of the table's descriptors
+    std::uint64_t stamp = 0;      ///< once flushed: when
     const void* region = nullptr; ///< whose collapse has yet to flush it; null afterwards
 };
 
@@ -80,13 +80,13 @@ struct Core {
     F format{};
     std::uint64_t offset = 0; ///< VA − PA
     PhysAddr root{};
-    PhysRange span{};                  ///< from the first to the last byte of RAM, holes included
-    Span<RegionState> regions{};       ///< one for each region_bytes from `first_region` on
-    std::uint64_t first_region = 0;    ///< (VA of span.start) >> region_shift
-    unsigned flush_ceiling = 512;      ///< single-address invalidations before the whole map is invalidated
+    PhysRange span{};               ///< from the first to the last byte of RAM, holes included
+    Span<RegionState> regions{};    ///< one for each region_bytes from `first_region` on
+    std::uint64_t first_region = 0; ///< (VA of span.start) >> region_shift
+    unsigned flush_ceiling = 512;   ///< single-address invalidations before the whole map is invalidated
     CollapsePolicy policy = CollapsePolicy::on_request;
-    std::uint64_t quiet_time = 0;      ///< background collapse leaves alone what changed more recently
-    unsigned table_key = 0; ///< protection key of table pages; 0: tables aren't protected
+    std::uint64_t quiet_time = 0; ///< background collapse leaves alone what changed more recently
+    unsigned table_key = 0;       ///< protection key of table pages; 0: tables aren't protected
     Gate gate{};
     typename P::Lock admission_lock{}; ///< makes each decision of the gate one step
     unsigned repaints = 0;             ///< admissions that are repainting the map
@@ -108,15 +108,14 @@ struct Core {
         return next - pa < end - pa ? next : end;
     }
     /// Leaves of this size are possible at all: both addresses share the size's alignment.
-    [[nodiscard]] bool aligned_for(unsigned shift) const {
-        return (offset & ((std::uint64_t{1} << shift) - 1)) == 0;
-    }
+    [[nodiscard]] bool aligned_for(unsigned shift) const { return (offset & ((std::uint64_t{1} << shift) - 1)) == 0; }
     /// Where the leaf or entry of 2^shift bytes around `pa` starts, measured in virtual addresses.
     [[nodiscard]] PhysAddr entry_start(PhysAddr pa, unsigned shift) const {
         return PhysAddr{align_down(va_of(pa), std::uint64_t{1} << shift) - offset};
     }
     [[nodiscard]] bool groups_allowed(int level) const {
-        return G::has_groups(level) && aligned_for(G::shift(level) + G::group_shift(level)) && gate.contiguous_allowed();
+        return G::has_groups(level) && aligned_for(G::shift(level) + G::group_shift(level)) &&
+               gate.contiguous_allowed();
     }
 };
 

@@ -39,7 +39,9 @@ struct DescriptorChange {
 
     [[nodiscard]] constexpr Descriptor apply_to(Descriptor d) const { return d.without(clear) | set; }
     /// The bits that would differ if applied to `d`.
-    [[nodiscard]] constexpr Descriptor difference(Descriptor d) const { return (d & clear).without(set) | set.without(d); }
+    [[nodiscard]] constexpr Descriptor difference(Descriptor d) const {
+        return (d & clear).without(set) | set.without(d);
+    }
 };
 
 /// What a run of descriptors has in common: the union and the intersection of their bits (or of their

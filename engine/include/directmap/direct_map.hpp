@@ -1,7 +1,7 @@
 // The face of the engine. A user reads this header; everything else it includes is how.
 //
-//     directmap::DirectMap<directmap::arm64::Format4K48, MyPlatform> map{platform, {.offset = 0xffff000000000000}, regions};
-//     map.build({ram, zones}, directmap::Mapping::largest);      // before anything translates through it
+//     directmap::DirectMap<directmap::arm64::Format4K48, MyPlatform> map{platform, {.offset = 0xffff000000000000},
+//     regions}; map.build({ram, zones}, directmap::Mapping::largest);      // before anything translates through it
 //     install(map.root());                                       // TTBR1_EL1
 //     map.admit(boot_cpu_capabilities);                          // now leaves may be resized
 //     map.protect(page, directmap::Change{}.writable(false));    // splits what it must, flushed when it returns
@@ -25,9 +25,9 @@ namespace directmap {
 struct Config {
     std::uint64_t offset = 0; ///< VA − PA, aligned to pages; the more it is aligned, the larger the leaves
     CollapsePolicy policy = CollapsePolicy::on_request;
-    std::uint64_t quiet_time = 0;  ///< background collapse leaves alone what changed more recently (Platform::now units)
-    unsigned table_key = 0;        ///< protection key of table pages (P9); 0: tables aren't protected
-    unsigned flush_ceiling = 512;  ///< single-address invalidations before the whole map is invalidated
+    std::uint64_t quiet_time = 0; ///< background collapse leaves alone what changed more recently (Platform::now units)
+    unsigned table_key = 0;       ///< protection key of table pages (P9); 0: tables aren't protected
+    unsigned flush_ceiling = 512; ///< single-address invalidations before the whole map is invalidated
 };
 
 /// Where an address leads.
@@ -97,8 +97,8 @@ public:
         StaleSet stale_;
     };
 
-    /// `regions` is storage for one Region for each Geometry::region_bytes from the first to the last byte of RAM; it and
-    /// `platform` must outlive the map.
+    /// `regions` is storage for one Region for each Geometry::region_bytes from the first to the last byte of RAM; it
+    /// and `platform` must outlive the map.
     DirectMap(P& platform, const Config& config, Span<RegionState> regions, F format = {})
         : core_{.platform = platform, .format = format} {
         core_.offset = config.offset;
@@ -114,24 +114,26 @@ public:
     /// Builds the map, once, before anything translates through it. Tables come from the platform's source.
     /// Errors: invalid_argument (the first offending range; or too few regions, and how many are needed), no_tables and
     /// how many are needed. Nothing is kept after an error.
-    [[nodiscard]] Result<void> build(const Layout& layout, Mapping mapping) { return build_map(core_, layout, mapping); }
+    [[nodiscard]] Result<void> build(const Layout& layout, Mapping mapping) {
+        return build_map(core_, layout, mapping);
+    }
 
     /// The root table, for the translation table base register.
     [[nodiscard]] PhysAddr root() const { return core_.root; }
     [[nodiscard]] VirtAddr virt(PhysAddr pa) const { return core_.virt(pa); }
     [[nodiscard]] PhysAddr phys(VirtAddr va) const { return PhysAddr{va.value() - core_.offset}; }
 
-    /// The tables that changing `range` so would take now: a pure read, for callers that must know beforehand. Errors: as
-    /// `protect` would answer.
+    /// The tables that changing `range` so would take now: a pure read, for callers that must know beforehand. Errors:
+    /// as `protect` would answer.
     [[nodiscard]] Result<unsigned> tables_needed(PhysRange range, Change change, ChangeOptions options = {}) {
         if (auto r = check(range, change); !r) return r.error();
         return plan_tables(core_, range, change, options);
     }
 
-    /// Changes attributes of `range`, splitting leaves that straddle its ends and no others (P5). When it returns, every
-    /// CPU uses the new attributes (P2) and nothing outside of the range has changed or faulted (P3).
-    /// A change of memory type or sharing breaks before it makes: in between, accesses to the range fault.
-    /// Errors: invalid_argument, not_mapped, unsupported, busy, no_tables, would_block, incompatible (see ErrorCode).
+    /// Changes attributes of `range`, splitting leaves that straddle its ends and no others (P5). When it returns,
+    /// every CPU uses the new attributes (P2) and nothing outside of the range has changed or faulted (P3). A change of
+    /// memory type or sharing breaks before it makes: in between, accesses to the range fault. Errors:
+    /// invalid_argument, not_mapped, unsupported, busy, no_tables, would_block, incompatible (see ErrorCode).
     [[nodiscard]] Result<void> protect(PhysRange range, Change change, ChangeOptions options = {}) {
         if (auto r = check(range, change); !r) return r;
         if (auto r = change_range(core_, range, change, options, nullptr); !r) return r;
@@ -153,22 +155,33 @@ public:
     }
 
     // The named forms.
-    [[nodiscard]] Result<void> set_read_only(PhysRange r, ChangeOptions o = {}) { return protect(r, Change{}.writable(false), o); }
-    [[nodiscard]] Result<void> set_writable(PhysRange r, ChangeOptions o = {}) { return protect(r, Change{}.writable(true), o); }
+    [[nodiscard]] Result<void> set_read_only(PhysRange r, ChangeOptions o = {}) {
+        return protect(r, Change{}.writable(false), o);
+    }
+    [[nodiscard]] Result<void> set_writable(PhysRange r, ChangeOptions o = {}) {
+        return protect(r, Change{}.writable(true), o);
+    }
     [[nodiscard]] Result<void> set_executable(PhysRange r, bool on, ChangeOptions o = {}) {
         return protect(r, Change{}.executable(on), o);
     }
     /// Present-invalid: every access faults, the leaf keeps its address and attributes; the memory may be reused once
     /// this has returned.
-    [[nodiscard]] Result<void> set_invalid(PhysRange r, ChangeOptions o = {}) { return protect(r, Change{}.valid(false), o); }
-    [[nodiscard]] Result<void> set_valid(PhysRange r, ChangeOptions o = {}) { return protect(r, Change{}.valid(true), o); }
-    [[nodiscard]] Result<void> set_key(PhysRange r, unsigned key, ChangeOptions o = {}) { return protect(r, Change{}.key(key), o); }
+    [[nodiscard]] Result<void> set_invalid(PhysRange r, ChangeOptions o = {}) {
+        return protect(r, Change{}.valid(false), o);
+    }
+    [[nodiscard]] Result<void> set_valid(PhysRange r, ChangeOptions o = {}) {
+        return protect(r, Change{}.valid(true), o);
+    }
+    [[nodiscard]] Result<void> set_key(PhysRange r, unsigned key, ChangeOptions o = {}) {
+        return protect(r, Change{}.key(key), o);
+    }
     [[nodiscard]] Result<void> set_shared(PhysRange r, bool on, ChangeOptions o = {}) {
         return protect(r, Change{}.shared(on), o);
     }
 
-    /// Pins `range` to pages: later changes inside it never resize a leaf, need no table and may come from atomic context.
-    /// Collapse leaves it alone until `release`. May sleep. Linear in the range, one table for each large leaf in it.
+    /// Pins `range` to pages: later changes inside it never resize a leaf, need no table and may come from atomic
+    /// context. Collapse leaves it alone until `release`. May sleep. Linear in the range, one table for each large leaf
+    /// in it.
     [[nodiscard]] Result<void> prepare(PhysRange range, ChangeOptions options = {}) {
         if (auto r = check(range, Change{}); !r) return r;
         return prepare_range(core_, range, options);
@@ -200,8 +213,8 @@ public:
     /// Everything but static zones becomes pages. Live while the gate is open; otherwise under quiescence.
     [[nodiscard]] Result<void> repaint(ChangeOptions options = {}) { return repaint_all(core_, options); }
 
-    /// Admits a CPU before its first translation through the map (P8); its MMU is off or uses another map. Called on a CPU
-    /// that is inside already (the boot CPU admits itself first). A CPU that doesn't tolerate resizing is admitted
+    /// Admits a CPU before its first translation through the map (P8); its MMU is off or uses another map. Called on a
+    /// CPU that is inside already (the boot CPU admits itself first). A CPU that doesn't tolerate resizing is admitted
     /// once the map consists of pages and resizing is forbidden for good, or refused, as `policy` says.
     /// Errors: unsupported (refused), no_tables (the repaint ran out: nobody was admitted, try again).
     [[nodiscard]] Result<void> admit(CpuCapabilities cpu, AdmissionPolicy policy = AdmissionPolicy::repaint);
@@ -212,7 +225,8 @@ public:
         while (core_.stock.count() < count) {
             PhysAddr pa;
             if (!core_.platform.take_table(pa, false)) {
-                return Error{ErrorCode::no_tables, PhysAddr{}, count - core_.stock.count(), "the table source is exhausted"};
+                return Error{ErrorCode::no_tables, PhysAddr{}, count - core_.stock.count(),
+                             "the table source is exhausted"};
             }
             if (!core_.stock.put(core_.platform, pa)) {
                 core_.platform.give_table(pa);
@@ -234,16 +248,21 @@ public:
         if (!F::is_leaf(run.level, run.value)) return Error{ErrorCode::not_mapped, pa, 0, "not mapped"};
         const bool group = G::has_groups(run.level) && run.value.any_of(F::contiguous_mask);
         const PhysAddr leaf = core_.format.leaf_address(run.level, run.value);
-        return Translation{leaf + (pa - run.start), core_.format.attributes(run.value),
+        return Translation{leaf + (pa - run.start),
+                           core_.format.attributes(run.value),
                            {run.level, group, G::shift(run.level) + (group ? G::group_shift(run.level) : 0)}};
     }
     /// Calls `visit(const Leaf&)` for every leaf and hole that overlaps `range`; see directmap::walk.
     template <class Visit>
-    void walk(PhysRange range, Visit visit) { directmap::walk(core_, range, visit); }
+    void walk(PhysRange range, Visit visit) {
+        directmap::walk(core_, range, visit);
+    }
     [[nodiscard]] PhysRange span() const { return core_.span; }
     /// Writes the map in the arm64 page-table dump format; see directmap::dump.
     template <class Sink>
-    void dump(Sink sink) { directmap::dump(core_, sink); }
+    void dump(Sink sink) {
+        directmap::dump(core_, sink);
+    }
 
     /// Sums the regions' accounts. Exact while nothing changes.
     [[nodiscard]] Statistics statistics() const {
@@ -264,19 +283,22 @@ private:
     [[nodiscard]] bool has_groups() const {
         for (const RegionState& region : core_.regions) {
             for (unsigned i = 0; i < G::leaf_sizes.count; ++i) {
-                if (G::leaf_sizes.of[i].contiguous && __atomic_load_n(&region.leaves[i], __ATOMIC_RELAXED) != 0) return true;
+                if (G::leaf_sizes.of[i].contiguous && __atomic_load_n(&region.leaves[i], __ATOMIC_RELAXED) != 0)
+                    return true;
             }
         }
         return false;
     }
     static Error static_groups() {
-        return {ErrorCode::unsupported, PhysAddr{}, 0, "the CPU mishandles contiguous groups, and fixed leaves consist of them"};
+        return {ErrorCode::unsupported, PhysAddr{}, 0,
+                "the CPU mishandles contiguous groups, and fixed leaves consist of them"};
     }
     static Error foreign(PhysAddr pa) { return {ErrorCode::invalid_argument, pa, 0, "an address outside the map"}; }
 
     [[nodiscard]] Result<void> check(PhysRange range, Change change) const {
         const auto fail = [&](const char* why) { return Error{ErrorCode::invalid_argument, range.start, 0, why}; };
-        if (((range.start.value() | range.size) & (G::page_size - 1)) != 0) return fail("the range is not aligned to pages");
+        if (((range.start.value() | range.size) & (G::page_size - 1)) != 0)
+            return fail("the range is not aligned to pages");
         if (range.size == 0) return fail("the range is empty");
         const std::uint64_t before = range.start - core_.span.start;
         if (before >= core_.span.size || range.size > core_.span.size - before) {
@@ -328,7 +350,8 @@ Result<void> DirectMap<F, P>::admit(CpuCapabilities cpu, AdmissionPolicy policy)
         }
         if (tolerates || detail::omits(platform, Omission::admission_check)) return false;
         if (policy == AdmissionPolicy::refuse) {
-            return Error{ErrorCode::unsupported, PhysAddr{}, 0, "the CPU can't tolerate resizing, and the map still needs it"};
+            return Error{ErrorCode::unsupported, PhysAddr{}, 0,
+                         "the CPU can't tolerate resizing, and the map still needs it"};
         }
         gate.set(Gate::Mode::splitting);
         ++core_.repaints;
@@ -361,7 +384,8 @@ Result<void> DirectMap<F, P>::admit(CpuCapabilities cpu, AdmissionPolicy policy)
     // Nothing is being split when the newcomer enters, nor does a larger entry linger where it isn't tolerated.
     pass_through_regions();
     StaleSet everything;
-    everything.add({core_.virt(core_.span.start), core_.span.size, G::page_shift, {InvalidationScope::any_level, false}});
+    everything.add(
+        {core_.virt(core_.span.start), core_.span.size, G::page_shift, {InvalidationScope::any_level, false}});
     flush_deferred(everything);
     return {};
 }

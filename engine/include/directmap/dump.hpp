@@ -122,8 +122,9 @@ void dump(Core<F, P>& core, Sink sink) {
             next.range.size = end - next.range.start;
         }
         next.attributes = next.attributes.with_fixed(false); // not printed
-        if (has_open && open.range.end() == next.range.start && open.level == next.level && open.mapped == next.mapped &&
-            open.contiguous == next.contiguous && (!open.mapped || open.attributes == next.attributes)) {
+        if (has_open && open.range.end() == next.range.start && open.level == next.level &&
+            open.mapped == next.mapped && open.contiguous == next.contiguous &&
+            (!open.mapped || open.attributes == next.attributes)) {
             open.range.size += next.range.size;
             return true;
         }

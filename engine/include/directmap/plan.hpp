@@ -225,8 +225,8 @@ private:
 } // namespace detail
 
 /// Plans `change` of `part`, which lies in one region, on behalf of a change of `range`. Errors: not_mapped (the first
-/// hole), unsupported (a fixed leaf straddles an end), incompatible (the range holds a table that the change of this part
-/// has to reach, or the part holds protected ones).
+/// hole), unsupported (a fixed leaf straddles an end), incompatible (the range holds a table that the change of this
+/// part has to reach, or the part holds protected ones).
 template <Format F, Platform P>
 [[nodiscard]] Result<void> plan_change(Core<F, P>& core, PhysRange range, PhysRange part, Change change,
                                        const ChangeOptions& options, Plan<typename P::Table>& plan) {

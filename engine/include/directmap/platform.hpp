@@ -39,7 +39,8 @@ struct InvalidationScope {
 ///
 /// Ordering. arm64 names in brackets.
 /// - `barrier_publish` [DSB ISHST]: this CPU's earlier descriptor stores are visible to every CPU's table walks.
-/// - `barrier_complete` [DSB ISH]: the same, and this CPU's earlier invalidations have finished on every CPU, walks that
+/// - `barrier_complete` [DSB ISH]: the same, and this CPU's earlier invalidations have finished on every CPU, walks
+/// that
 ///   were in progress included.
 /// - `barrier_context` [ISB]: this CPU's later instructions see all of that.
 ///

@@ -7,18 +7,18 @@ namespace directmap {
 
 /// What happened, as counts. Kept for each region under its lock, summed on demand (promise P12).
 struct Counters {
-    std::uint64_t splits = 0;           ///< leaves that became a table of smaller ones
-    std::uint64_t splits_avoided = 0;   ///< leaves that straddled an end of a range but already agreed with the change
-    std::uint64_t groups_opened = 0;    ///< contiguous groups that became single descriptors
-    std::uint64_t groups_closed = 0;    ///< the reverse
-    std::uint64_t collapses = 0;        ///< tables that became one leaf
-    std::uint64_t stores = 0;           ///< descriptors stored into live tables
-    std::uint64_t filled = 0;           ///< descriptors filled into tables that nothing pointed to yet
-    std::uint64_t barriers = 0;         ///< publish and complete barriers
-    std::uint64_t invalidations = 0;    ///< invalidation instructions: by address, by range or of everything
-    std::uint64_t rounds = 0;           ///< invalidation rounds: flushes, however many instructions each took
-    std::uint64_t tables_taken = 0;     ///< tables linked into the map after build
-    std::uint64_t tables_returned = 0;  ///< tables unlinked from the map
+    std::uint64_t splits = 0;          ///< leaves that became a table of smaller ones
+    std::uint64_t splits_avoided = 0;  ///< leaves that straddled an end of a range but already agreed with the change
+    std::uint64_t groups_opened = 0;   ///< contiguous groups that became single descriptors
+    std::uint64_t groups_closed = 0;   ///< the reverse
+    std::uint64_t collapses = 0;       ///< tables that became one leaf
+    std::uint64_t stores = 0;          ///< descriptors stored into live tables
+    std::uint64_t filled = 0;          ///< descriptors filled into tables that nothing pointed to yet
+    std::uint64_t barriers = 0;        ///< publish and complete barriers
+    std::uint64_t invalidations = 0;   ///< invalidation instructions: by address, by range or of everything
+    std::uint64_t rounds = 0;          ///< invalidation rounds: flushes, however many instructions each took
+    std::uint64_t tables_taken = 0;    ///< tables linked into the map after build
+    std::uint64_t tables_returned = 0; ///< tables unlinked from the map
 
     constexpr Counters& operator+=(const Counters& o) {
         splits += o.splits;

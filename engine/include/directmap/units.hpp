@@ -42,9 +42,7 @@ struct PhysRange {
     [[nodiscard]] constexpr PhysAddr end() const { return start + size; }
     [[nodiscard]] constexpr bool empty() const { return size == 0; }
     [[nodiscard]] constexpr bool contains(PhysAddr a) const { return a - start < size; }
-    [[nodiscard]] constexpr bool overlaps(PhysRange other) const {
-        return start < other.end() && other.start < end();
-    }
+    [[nodiscard]] constexpr bool overlaps(PhysRange other) const { return start < other.end() && other.start < end(); }
     friend constexpr bool operator==(PhysRange, PhysRange) = default;
 };
 

@@ -38,8 +38,8 @@ struct MachineConfig {
     /// The engine reaches its tables through the map itself; every access must be translated.
     bool tables_through_map = true;
     unsigned table_key = 0; ///< protection key that only a write section may write through; 0: none
-    /// A barrier after an invalidation waits for walks in flight on other CPUs, as the architecture has it. Off: to see that
-    /// somebody notices.
+    /// A barrier after an invalidation waits for walks in flight on other CPUs, as the architecture has it. Off: to see
+    /// that somebody notices.
     bool invalidation_waits_for_walks = true;
     /// Report who writes below a region without its lock. Off where a broken lock is to be noticed by what comes of it.
     bool check_region_locks = true;
@@ -55,8 +55,8 @@ struct Violation {
     std::uint64_t pa = 0;
 };
 
-/// Who runs when, and what hardware does where it has a choice: for explorers. Without one, a CPU that has to wait would wait
-/// for ever, and every choice is the first.
+/// Who runs when, and what hardware does where it has a choice: for explorers. Without one, a CPU that has to wait
+/// would wait for ever, and every choice is the first.
 class Scheduler {
 public:
     virtual ~Scheduler() = default;
@@ -123,7 +123,8 @@ public:
     void enforce_keys();
     /// Whether a write to `page` from outside of a write section faults, whatever translation a CPU uses.
     [[nodiscard]] bool stray_write_faults(PhysAddr page) const;
-    /// For table sources that aren't the machine's own: `pa` becomes a table, with the worst contents; it stops being one.
+    /// For table sources that aren't the machine's own: `pa` becomes a table, with the worst contents; it stops being
+    /// one.
     void own_table(std::uint64_t pa, Where where = Where::current());
     void disown_table(std::uint64_t pa, Where where = Where::current());
 
@@ -135,11 +136,13 @@ public:
         bool may_fault = false;
     };
     [[nodiscard]] Reach reach(unsigned cpu, PhysAddr pa, bool write, bool execute) const;
-    /// A table walk by the current CPU's MMU for `pa`'s alias, one descriptor at a time, each before a scheduling point: what
-    /// the sets above stand for, made visible. What it returns is checked as everything else is.
+    /// A table walk by the current CPU's MMU for `pa`'s alias, one descriptor at a time, each before a scheduling
+    /// point: what the sets above stand for, made visible. What it returns is checked as everything else is.
     Entry hardware_walk(PhysAddr pa, Where where = Where::current());
     /// Tells which lock is a region's; from then on changes below the region are checked for it.
-    void name_region_lock(const Lock* lock, PhysAddr inside) { region_locks_[region_of(inside.value() + config_.offset)] = lock; }
+    void name_region_lock(const Lock* lock, PhysAddr inside) {
+        region_locks_[region_of(inside.value() + config_.offset)] = lock;
+    }
     /// The start of the region whose lock has this id in events; nothing if it is another lock.
     [[nodiscard]] std::optional<PhysAddr> region_of_lock(unsigned id) const;
     /// A descriptor in a table, in words: "RW NX page", "table 0x…". For stories.
@@ -166,8 +169,10 @@ public:
 
     [[nodiscard]] std::uint64_t load(std::uint64_t table, unsigned index, Where where);
     void store(std::uint64_t table, unsigned index, std::uint64_t value, Where where);
-    void fill(std::uint64_t table, unsigned first, unsigned count, std::uint64_t value, std::uint64_t step, Where where);
-    void update(std::uint64_t table, unsigned first, unsigned count, std::uint64_t clear, std::uint64_t set, Where where);
+    void fill(std::uint64_t table, unsigned first, unsigned count, std::uint64_t value, std::uint64_t step,
+              Where where);
+    void update(std::uint64_t table, unsigned first, unsigned count, std::uint64_t clear, std::uint64_t set,
+                Where where);
     void summarize(std::uint64_t table, unsigned first, unsigned count, std::uint64_t expected, std::uint64_t step,
                    std::uint64_t& any, std::uint64_t& all, Where where);
     void barrier(const char* name, bool completes_invalidations, Where where);
@@ -195,12 +200,13 @@ private:
     };
     struct Page {
         Words words;
-        Words older; ///< the words at the last barrier, while stores are unpublished
+        Words older;                      ///< the words at the last barrier, while stores are unpublished
         std::uint64_t unpublished_by = 0; ///< CPUs
         /// Whose store of a word is unpublished (CPU + 1), kept while several CPUs have some in this page.
         std::vector<std::uint8_t> writers;
-        std::uint64_t released_by = 0;    ///< CPUs whose stores have been handed on with a lock: loads see them
-        std::vector<std::pair<unsigned, std::uint64_t>> seen; ///< unpublished words and the CPUs that have loaded the new value
+        std::uint64_t released_by = 0; ///< CPUs whose stores have been handed on with a lock: loads see them
+        std::vector<std::pair<unsigned, std::uint64_t>>
+            seen; ///< unpublished words and the CPUs that have loaded the new value
         std::vector<Ref> refs;
         bool owned = false;  ///< handed out as a table
         bool linked = false; ///< since then, at some time
@@ -271,7 +277,9 @@ private:
     void touch(Touched kind, std::uint64_t which, bool writes) const {
         if (scheduler_ != nullptr) scheduler_->touch(which << 3 | static_cast<unsigned>(kind), writes);
     }
-    void touch_word(std::uint64_t table, unsigned index, bool writes) const { touch(Touched::word, (table >> 3) + index, writes); }
+    void touch_word(std::uint64_t table, unsigned index, bool writes) const {
+        touch(Touched::word, (table >> 3) + index, writes);
+    }
     void touch_lock(const Lock& lock) const;
     void touch_invalidation(const PendingInvalidation& invalidation) const;
     void touch_regions(Touched kind, std::uint64_t va, std::uint64_t size, bool writes) const {

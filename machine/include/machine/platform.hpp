@@ -28,7 +28,8 @@ public:
     void store(Table t, unsigned index, Descriptor value, Where where = Where::current()) {
         machine_->store(t.pa, index, value.bits(), where);
     }
-    void fill(Table t, unsigned first, unsigned count, Descriptor value, std::uint64_t step, Where where = Where::current()) {
+    void fill(Table t, unsigned first, unsigned count, Descriptor value, std::uint64_t step,
+              Where where = Where::current()) {
         if (count != 0) machine_->fill(t.pa, first, count, value.bits(), step, where);
     }
     void update(Table t, unsigned first, unsigned count, DescriptorChange change, Where where = Where::current()) {
@@ -62,13 +63,17 @@ public:
         return true;
     }
     void give_table(PhysAddr pa, Where where = Where::current()) { machine_->give_table(pa.value(), where); }
-    [[nodiscard]] bool tables_mapped_here() const { return machine_->config().tables_through_map && !machine_->quiescent(); }
+    [[nodiscard]] bool tables_mapped_here() const {
+        return machine_->config().tables_through_map && !machine_->quiescent();
+    }
     void begin_table_writes(Where where = Where::current()) { machine_->table_writes(true, where); }
     void end_table_writes(Where where = Where::current()) { machine_->table_writes(false, where); }
     void walker_enter(Where where = Where::current()) { machine_->walker(true, where); }
     void walker_exit(Where where = Where::current()) { machine_->walker(false, where); }
     std::uint64_t grace_stamp(Where where = Where::current()) { return machine_->grace_stamp(where); }
-    bool grace_elapsed(std::uint64_t stamp, Where where = Where::current()) { return machine_->grace_elapsed(stamp, where); }
+    bool grace_elapsed(std::uint64_t stamp, Where where = Where::current()) {
+        return machine_->grace_elapsed(stamp, where);
+    }
     std::uint64_t now() { return machine_->clock; }
     void relax(Where where = Where::current()) { machine_->relax(where); }
 

@@ -18,10 +18,10 @@ using Effect = std::function<Access(Access)>;
 
 /// Physical pages and what they may look like.
 ///
-/// A page has a set of possible states. Normally one; while a change is in flight on it, each with and without the change
-/// applied, for the change takes effect at some moment between its begin and its end. With several in flight that gives
-/// every order in which they can take effect; when one ends, the states without it (if it failed, those with it) are
-/// gone. While a change must break before it makes, each state also with the valid bit clear; while a flush is
+/// A page has a set of possible states. Normally one; while a change is in flight on it, each with and without the
+/// change applied, for the change takes effect at some moment between its begin and its end. With several in flight
+/// that gives every order in which they can take effect; when one ends, the states without it (if it failed, those with
+/// it) are gone. While a change must break before it makes, each state also with the valid bit clear; while a flush is
 /// deferred, the older ones stay possible too.
 class Reference {
 public:
@@ -32,12 +32,12 @@ public:
         friend bool operator==(const State&, const State&) = default;
     };
     struct Pages {
-        std::uint64_t end = 0;            ///< exclusive
+        std::uint64_t end = 0; ///< exclusive
         std::vector<State> states;
-        std::vector<Access> base;         ///< what the tables may say: the states' attributes
-        std::vector<Access> older;        ///< still possible until a deferred flush completes
-        std::vector<unsigned> in_flight;  ///< operations
-        std::vector<Access> allowed;      ///< the closure: what hardware may show
+        std::vector<Access> base;        ///< what the tables may say: the states' attributes
+        std::vector<Access> older;       ///< still possible until a deferred flush completes
+        std::vector<unsigned> in_flight; ///< operations
+        std::vector<Access> allowed;     ///< the closure: what hardware may show
     };
 
     /// RAM that is mapped from the start. Ranges don't overlap.

@@ -11,8 +11,8 @@ namespace directmap::machine {
 /// A decoded descriptor.
 struct Entry {
     enum class Kind : std::uint8_t {
-        empty,    ///< all zero: nothing mapped
-        invalid,  ///< a leaf whose valid bit is clear: keeps address and attributes, faults
+        empty,   ///< all zero: nothing mapped
+        invalid, ///< a leaf whose valid bit is clear: keeps address and attributes, faults
         leaf,
         table,
         malformed, ///< an encoding that the architecture reserves, or address bits where none may be

@@ -1,5 +1,5 @@
-// A map under test: machine, platform, engine and the bookkeeping that tells the machine what each operation intends. Shared
-// by the tests, the fuzzers and the tool's scenarios.
+// A map under test: machine, platform, engine and the bookkeeping that tells the machine what each operation intends.
+// Shared by the tests, the fuzzers and the tool's scenarios.
 #pragma once
 
 #include <array>
@@ -105,7 +105,9 @@ public:
         F format{};
         format.realm_shared_address = config.realm_shared_address;
         map_ = std::make_unique<Map>(platform_,
-                                     Config{.offset = config.offset, .policy = config.policy, .quiet_time = config.quiet_time,
+                                     Config{.offset = config.offset,
+                                            .policy = config.policy,
+                                            .quiet_time = config.quiet_time,
                                             .table_key = config.table_key},
                                      Span<Region<Machine::Lock>>{regions_.data(), regions_.size()}, format);
         built_ = map_->build({{config_.ram.data(), config_.ram.size()}, {config_.zones.data(), config_.zones.size()}},
@@ -118,7 +120,8 @@ public:
         initial_tables_ = machine_.tables_in_use();
         machine_.enter(0, map_->root().value());
         (void)map_->admit({.tolerates_live_resize = config.bbm >= 3});
-        for (unsigned cpu = 1; cpu < config.cpus - config.cpus_outside; ++cpu) machine_.enter(cpu, map_->root().value());
+        for (unsigned cpu = 1; cpu < config.cpus - config.cpus_outside; ++cpu)
+            machine_.enter(cpu, map_->root().value());
     }
 
     [[nodiscard]] const Result<void>& built() const { return built_; }
@@ -200,10 +203,12 @@ public:
         for (const auto& [start, pages] : machine_.reference().pages()) ram += pages.end - start;
         for (unsigned i = 0; i < G::leaf_sizes.count; ++i) {
             if (found[i] != s.leaves[i]) {
-                return fmt::format("{} leaves of {} bytes are counted, {} are found", s.leaves[i], G::leaf_sizes.of[i].bytes(), found[i]);
+                return fmt::format("{} leaves of {} bytes are counted, {} are found", s.leaves[i],
+                                   G::leaf_sizes.of[i].bytes(), found[i]);
             }
         }
-        if (bytes != ram || s.bytes != ram) return fmt::format("{:#x} bytes are counted, {:#x} found, {:#x} are RAM", s.bytes, bytes, ram);
+        if (bytes != ram || s.bytes != ram)
+            return fmt::format("{:#x} bytes are counted, {:#x} found, {:#x} are RAM", s.bytes, bytes, ram);
         return problems();
     }
     /// The machine's violations, one a line.
@@ -227,7 +232,8 @@ public:
         std::vector<Piece> pieces;
         const auto add = [&](std::uint64_t start, std::uint64_t end, const Access& access, bool fixed) {
             if (start >= end) return;
-            if (!pieces.empty() && pieces.back().end == start && pieces.back().access == access && pieces.back().pinned == fixed) {
+            if (!pieces.empty() && pieces.back().end == start && pieces.back().access == access &&
+                pieces.back().pinned == fixed) {
                 pieces.back().end = end;
             } else {
                 pieces.push_back({start, end, access, fixed});
@@ -290,8 +296,8 @@ private:
     }
 
     unsigned begin(PhysRange range, Change change, const char* name) {
-        return machine_.begin_change(range, effect_of(change), change.names_memory_type() || change.names_shared(), name,
-                                     words_of(change));
+        return machine_.begin_change(range, effect_of(change), change.names_memory_type() || change.names_shared(),
+                                     name, words_of(change));
     }
 
     /// RAM minus excluded zones, with the zones' own attributes.
@@ -299,11 +305,13 @@ private:
         std::uint64_t at = ram.range.start.value();
         const std::uint64_t end = ram.range.end().value();
         for (const Zone& zone : config_.zones) {
-            const std::uint64_t from = std::max(at, zone.range.start.value()), to = std::min(end, zone.range.end().value());
+            const std::uint64_t from = std::max(at, zone.range.start.value()),
+                                to = std::min(end, zone.range.end().value());
             if (from >= to) continue;
             if (at < from) machine_.reference().map(phys_range(at, from), access_of(ram.attributes));
             if (zone.kind != ZoneKind::excluded) {
-                machine_.reference().map(phys_range(from, to), access_of(zone.has_attributes ? zone.attributes : ram.attributes));
+                machine_.reference().map(phys_range(from, to),
+                                         access_of(zone.has_attributes ? zone.attributes : ram.attributes));
             }
             at = to;
         }
