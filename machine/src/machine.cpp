@@ -742,26 +742,30 @@ void Machine::set_granules(PhysRange range, bool shared) {
 void Machine::verify(PhysRange range) {
     const Regime& r = config_.regime;
     if (!installed_) return;
-    std::uint64_t pa = range.start.value();
-    while (pa < range.end().value()) {
+    const Words* words = nullptr; // of the table at hand, until the address `beyond`
+    std::uint64_t beyond = 0;
+    int level = 0;
+    for (std::uint64_t pa = range.start.value(); pa < range.end().value();) {
         const std::uint64_t va = pa + config_.offset;
-        std::uint64_t table = root_;
-        int level = r.root_level();
+        if (va >= beyond) {
+            words = &page(root_).words;
+            level = r.root_level();
+        }
         Entry e;
         std::uint64_t size = 0; // of what the entry, or a table of entries that say the same, maps from `start` on
         std::uint64_t start = 0;
         for (;; ++level) {
             const unsigned index = static_cast<unsigned>(va >> r.shift(level)) & (r.entries(level) - 1);
-            const Words& words = page(table).words;
-            e = r.decode(level, words[index]);
+            e = r.decode(level, (*words)[index]);
             start = align_to(va, r.shift(level));
             size = r.bytes(level);
             if (e.kind == Entry::Kind::table) {
-                table = e.pa;
+                words = &page(e.pa).words;
+                beyond = start + size;
                 continue;
             }
             const std::uint64_t table_start = start - index * size;
-            if (is_one_run(words, table_start, level)) size *= r.entries(level) - index;
+            if (is_one_run(*words, table_start, level)) size *= r.entries(level) - index;
             break;
         }
         const std::uint64_t next = std::min(start + size - config_.offset, range.end().value());

@@ -154,6 +154,8 @@ public:
     void report(const std::string& promise, const std::string& what, std::uint64_t pa);
     /// Every event from now on goes to `sink`, after one that describes the machine; docs/events.md.
     void record_to(EventSink sink);
+    /// Puts a remark into the record.
+    void note(const std::string& text) { scenario_event("note", {}, text); }
     void schedule_with(Scheduler* scheduler) { scheduler_ = scheduler; }
     [[nodiscard]] std::uint64_t events() const { return sequence_; }
 
