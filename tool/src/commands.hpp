@@ -20,6 +20,7 @@ void register_run(CLI::App& app, int& exit_code);
 void register_plan(CLI::App& app, int& exit_code);
 void register_analyze(CLI::App& app, int& exit_code);
 void register_diff(CLI::App& app, int& exit_code);
+void register_watch(CLI::App& app, int& exit_code);
 void register_boot(CLI::App& app, int& exit_code);
 
 /// Registers every command, in the order in which --help lists them.
