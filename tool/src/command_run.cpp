@@ -7,6 +7,7 @@
 #include "plan.hpp"
 #include "run_output.hpp"
 #include "run_scenario.hpp"
+#include "scanner.hpp"
 #include "workload.hpp"
 
 #include <CLI/CLI.hpp>
@@ -28,12 +29,10 @@ namespace {
 constexpr const char* description =
     "Play a workload on a modelled machine and watch its direct map\n"
     "\n"
-    "Builds the direct map of a machine, lets modules, secret memory, guard pages and shared buffers change it, and "
-    "shows "
-    "what\n"
-    "becomes of its leaves, step by step and under several policies. The engine is the one that kernels embed; the "
-    "machine\n"
-    "checks every state that its CPUs could see. Without arguments: a day of a 256 GiB server.\n";
+    "Builds the direct map of a machine, lets modules, secret memory, guard pages and shared buffers\n"
+    "change it, and shows what becomes of its leaves, step by step and under several policies. The\n"
+    "engine is the one that kernels embed; the machine checks every state that its CPUs could see.\n"
+    "Without arguments: a day of a 256 GiB server.\n";
 
 constexpr const char* footer =
     "Policies (--policy)\n"
@@ -42,19 +41,18 @@ constexpr const char* footer =
     "  explicit    heal where the scenario says 'collapse'\n"
     "  on-restore  heal right after a change that makes it possible\n"
     "  background  a thread heals what has been quiet for 5 s (the default)\n"
-    "  zoned       large leaves that are never resized, and a zone of pages for all that changes (the default with "
-    "--bbm 0, "
-    "1\n"
-    "              or 2; then there is only this and pages, as nothing may be resized)\n"
+    "  zoned       large leaves that are never resized, and a zone of pages for all that changes\n"
+    "              (the default with --bbm 0, 1 or 2: nothing may be resized, so there is only\n"
+    "              this and pages)\n"
     "\n"
     "Examples:\n"
-    "  directmap run                                      the default machine and scenario\n"
-    "  directmap run --memory-map /proc/iomem             this machine's RAM (as root)\n"
-    "  directmap run --scenario modules --policy never    another scenario; how it ends without healing\n"
-    "  directmap run --scenario mine.txt                  one of your own; docs/scenarios.md has the format\n"
-    "  directmap run --granule 64k --cpus 8               other pages, more CPUs\n"
-    "  directmap run --bbm 0                              CPUs that don't tolerate live resizing\n"
-    "  directmap run --scenario tiny --record events.jsonl   every platform call; docs/events.md\n"
+    "  directmap run                                        the default machine and scenario\n"
+    "  directmap run --memory-map /proc/iomem               this machine's RAM (as root)\n"
+    "  directmap run --scenario modules --policy never      how another scenario ends unhealed\n"
+    "  directmap run --scenario mine.txt                    one of your own (docs/scenarios.md)\n"
+    "  directmap run --granule 64k --cpus 8                 other pages, more CPUs\n"
+    "  directmap run --bbm 0                                CPUs that don't tolerate resizing\n"
+    "  directmap run --scenario tiny --record events.jsonl  every platform call (docs/events.md)\n"
     "  directmap run --json | jq '.runs[] | [.policy, .end.leaf_count]'\n"
     "\n"
     "Exit codes: 0 success, 1 a promise was broken (it says which), 2 bad input or usage.";
@@ -144,7 +142,9 @@ bool run_scenario(const Options& options) {
     WorkloadConfig config;
     config.translation = plan.translation;
     config.offset = plan.offset;
+    config.source = printable(map.source);
     config.ram = plan.ram;
+    config.tables_large = plan.large.tables;
     config.tables_by_pages = plan.pages.tables;
     config.cpus = options.cpus;
     config.bbm = options.bbm;
@@ -196,8 +196,7 @@ bool run_scenario(const Options& options) {
         print(run_json(setting, results).dump(2) + '\n');
     else
         print(comparison_text(setting, results, palette, width) + verdict_text(results, palette, width));
-    return std::all_of(results.begin(), results.end(),
-                       [](const WorkloadResult& result) { return result.finished && result.problems.empty(); });
+    return all_kept(results);
 }
 
 } // namespace
@@ -229,15 +228,22 @@ void register_run(CLI::App& app, int& exit_code) {
                     "FEAT_BBM level of the CPUs; from 3 on (level 2 without\nconflict aborts) leaves may be resized "
                     "while they run")
         ->type_name("0..3")
-        ->check(CLI::Range(0u, 3u))
+        ->check(CLI::Range(0u, 3u).description(""))
         ->capture_default_str();
     run->add_option("--cpus", options->cpus, "CPUs that run on the map")
         ->type_name("N")
-        ->check(CLI::Range(1u, 64u))
+        ->check(CLI::Range(1u, 64u).description(""))
         ->capture_default_str();
     run->add_option("--seed", options->seed, "Where memory happens to be free; by default the scenario's")
         ->type_name("N")
-        ->check(CLI::PositiveNumber);
+        ->check(CLI::Validator(
+            [](std::string& word) {
+                Scanner scanner(word);
+                std::uint64_t value = 0;
+                const bool good = scanner.decimal(value) && scanner.at_end() && value != 0;
+                return good ? std::string() : "'" + printable(word) + "' is not a number from 1 to 2^64 - 1";
+            },
+            ""));
     run->add_option("--record", options->record, "Write every event of the shown policy's run, as JSON lines")
         ->type_name("FILE");
     run->add_flag("--no-comparison", options->no_comparison, "Play the scenario under the shown policy alone");

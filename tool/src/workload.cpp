@@ -195,11 +195,12 @@ private:
     std::mt19937_64 random_;
     MemoryPlan memory_;
     PageSource source_;
+    bool checking_ = false; ///< the map is being compared with the reference, which is no part of the workload
+    std::uint64_t calls_of_checks_ = 0;
     std::unique_ptr<Workbench> bench_;
     WorkloadResult result_;
     std::vector<std::uint64_t> rounds_;
     const Statement* current_ = nullptr;
-    std::uint64_t calls_of_checks_ = 0; ///< walks over the map that compare it with the reference
 
     std::vector<Module> modules_;
     std::vector<Range> secrets_;
@@ -221,7 +222,10 @@ WorkbenchConfig Player::bench_config(const machine::EventSink& record) const {
     bench.bbm = config_.bbm;
     bench.realm = scenario_.shares();
     bench.table_pool = memory_.table_pool;
-    bench.record = record;
+    if (record)
+        bench.record = [this, record](const machine::Event& event) {
+            if (!checking_) record(event);
+        };
     return bench;
 }
 
@@ -259,6 +263,7 @@ void Player::play(const std::vector<Statement>& statements) {
 
 void Player::play(const Statement& statement) {
     current_ = &statement;
+    bench_->machine().note(fmt::format("{}:{}: {}", scenario_.source, statement.line, statement.text));
     Step step;
     step.statement = &statement;
     step.rounds = rounds_;
@@ -299,9 +304,8 @@ void Player::do_boot(Step& step) {
     must(bench_->built(), "building the map");
     if (!is_zoned() || config_.resizes_live()) return;
     // What becomes of a change that would need a resize: a clear answer, and nothing has changed.
-    const Range& pool = memory_.table_pool;
-    const PhysRange page = phys({pool.start - page_size_, pool.start});
-    const Result<void> answer = bench_->protect(page, Change{}.writable(false), {});
+    if (memory_.outside.empty()) return;
+    const Result<void> answer = bench_->protect(phys(memory_.outside), Change{}.writable(false), {});
     if (answer) {
         problem("a page outside the zone became read-only: a leaf was resized on CPUs that don't tolerate it");
         throw Failed{};
@@ -499,7 +503,9 @@ void Player::must(const Result<void>& result, std::string_view what) {
 
 void Player::check() {
     const std::uint64_t before = bench_->machine().events();
+    checking_ = true;
     const std::string wrong = bench_->check();
+    checking_ = false;
     calls_of_checks_ += bench_->machine().events() - before;
     if (wrong.empty()) return;
     for (std::size_t at = 0; at < wrong.size();) {
@@ -533,11 +539,19 @@ MemoryPlan plan_memory(const Scenario& scenario, const WorkloadConfig& config, P
     if (policy == Policy::zoned) {
         const std::uint64_t asked = scenario.statements.front().largest_size;
         const std::uint64_t start = align_up(largest.start, place_bytes);
-        const std::uint64_t end = align_down(plan.table_pool.start - page, page); // the last page shows a refusal
         const std::uint64_t size = align_up(asked != 0 ? asked : default_zone_bytes, page);
-        plan.zone = {start, start < end ? std::min(start + size, end) : start};
+        // Half of the room at most, so that there is something outside.
+        const std::uint64_t room = plan.table_pool.start > start ? plan.table_pool.start - start : 0;
+        plan.zone = {start, start + std::min(size, align_down(room / 2, page))};
         plan.usable = {plan.zone};
+        const std::uint64_t block = align_up(plan.zone.end, place_bytes);
+        if (block + place_bytes <= plan.table_pool.start) plan.outside = {block + page, block + 2 * page};
     }
+    const std::uint64_t needed = policy == Policy::pages ? config.tables_by_pages : config.tables_large;
+    if (plan.table_pool.size() / page < needed)
+        throw InputError(config.source, 0,
+                         fmt::format("its largest piece of RAM, {}, has no room for the {} of the map",
+                                     human_size(largest.size()), counted(needed, "table", "tables")));
     const std::uint64_t peak = scenario.peak_bytes(page);
     if (peak > total_size(plan.usable) / sparsity)
         throw InputError(
@@ -546,6 +560,11 @@ MemoryPlan plan_memory(const Scenario& scenario, const WorkloadConfig& config, P
                         human_size(total_size(plan.usable)),
                         policy == Policy::zoned ? "in the zone of pages" : "that are not kept for tables"));
     return plan;
+}
+
+bool all_kept(const std::vector<WorkloadResult>& results) {
+    return std::all_of(results.begin(), results.end(),
+                       [](const WorkloadResult& result) { return result.finished && result.problems.empty(); });
 }
 
 WorkloadResult play(const Scenario& scenario, const WorkloadConfig& config, Policy policy, WorkloadListener& listener,

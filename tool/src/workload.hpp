@@ -38,8 +38,10 @@ inline constexpr std::uint64_t default_zone_bytes = std::uint64_t{1} << 30;
 struct WorkloadConfig {
     Translation translation;
     std::uint64_t offset = 0;
+    std::string source;                ///< of the memory map, for messages
     std::vector<Range> ram;            ///< whole pages
-    std::uint64_t tables_by_pages = 0; ///< the tables that a map by pages takes
+    std::uint64_t tables_large = 0;    ///< that a map with large leaves takes
+    std::uint64_t tables_by_pages = 0; ///< that a map by pages takes
     unsigned cpus = 4;
     unsigned bbm = 3;
     std::uint64_t seed = 1;
@@ -51,9 +53,10 @@ struct WorkloadConfig {
 struct MemoryPlan {
     Range table_pool;          ///< tables come from here, nobody else's memory does
     Range zone;                ///< of pages, where a layout has one
+    Range outside;             ///< a page beside the zone that a larger leaf maps; empty if there is none
     std::vector<Range> usable; ///< what the workload's users get their memory from
 };
-/// Throws InputError (with the scenario as its file) if RAM is too small for the scenario.
+/// Throws InputError if RAM is too small for the map's tables or for the scenario.
 [[nodiscard]] MemoryPlan plan_memory(const Scenario& scenario, const WorkloadConfig& config, Policy policy);
 
 /// The engine's answer to something that this machine or policy doesn't allow.
@@ -102,6 +105,9 @@ public:
     virtual void on_step(const Step& /*step*/, const std::vector<std::uint64_t>& /*leaf_sizes*/) {}
     virtual void on_progress(std::uint64_t /*done*/, std::uint64_t /*total*/) {}
 };
+
+/// Whether every scenario was played to its end and every promise was kept.
+[[nodiscard]] bool all_kept(const std::vector<WorkloadResult>& results);
 
 /// Plays `scenario`, which must outlive the result. Everything that goes wrong with the map is in the result.
 [[nodiscard]] WorkloadResult play(const Scenario& scenario, const WorkloadConfig& config, Policy policy,
