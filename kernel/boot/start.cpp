@@ -10,13 +10,8 @@
 #include "scenarios/report.hpp"
 #include "scenarios/scenario.hpp"
 
-namespace directmap::kernel {
-
-PhysAddr image_pa;
-
-} // namespace directmap::kernel
-
 using namespace directmap::kernel;
+using directmap::PhysAddr;
 
 namespace {
 
@@ -27,7 +22,6 @@ bool any_unable(const Machine& machine) {
 }
 
 } // namespace
-using directmap::PhysAddr;
 
 extern "C" [[noreturn]] void start(PhysAddr device_tree, PhysAddr image) {
     image_pa = image;
