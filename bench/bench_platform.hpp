@@ -95,7 +95,7 @@ public:
     std::uint64_t now() { return 0; }
     void relax() {}
 
-    std::uint64_t barriers = 0, invalidations = 0;
+    std::uint64_t barriers = 0;
 
 private:
     std::uint64_t virtual_minus_physical_ = 0;
@@ -105,6 +105,9 @@ private:
     std::uint64_t* memory_ = nullptr;
     std::vector<std::uint64_t> free_;
     std::size_t free_count_ = 0;
+
+public:
+    std::uint64_t invalidations = 0;
 };
 
 } // namespace directmap::bench

@@ -259,7 +259,8 @@ TEST(Protect, AChangeThatTheLeafAlreadyAgreesWithSplitsAndStoresNothing) {
     EventLog log;
     rig.machine().record_to(log.sink());
     ASSERT_TRUE(rig.protect(one_page, writable));
-    EXPECT_EQ(log.order(), "config begin acquire release end");
+    EXPECT_EQ(log.order(),
+              "config begin acquire release acquire release end"); // it isn't a page of its own: looked at twice
     EXPECT_EQ(rig.leaves(), (Leaves{4}));
     EXPECT_EQ(rig.map().statistics().counters.splits_avoided, 2U); // both ends lie in the leaf
 }
@@ -425,6 +426,19 @@ TEST(Protect, OnAMapByPagesInvalidationsSayThatOnlyPagesAreMeant) {
         EXPECT_EQ(e.targets, ~std::uint64_t{0}) << "broadcast"; // hazard 16
     }
     EXPECT_EQ(rig.check(), "");
+}
+
+TEST(Protect, APageWhoseInvalidationIsStillOwedIsFlushedWhenItChangesAgain) {
+    for (const std::uint64_t size : {4 * kib, 8 * kib}) { // alone, and the general way
+        Rig4K rig{four_gib()};
+        const PhysRange range = at(start, size);
+        ASSERT_TRUE(rig.prepare(range));
+        auto owed = rig.map().protect_deferred(range, Change{}.valid(false));
+        ASSERT_TRUE(owed);
+        const auto before = rig.map().statistics().counters.rounds;
+        ASSERT_TRUE(rig.map().protect(range, read_only)); // a CPU may still hold the valid, writable page
+        EXPECT_EQ(rig.map().statistics().counters.rounds, before + 1);
+    }
 }
 
 TEST(Protect, MakingALeafValidNeedsABarrierAndNoInvalidation) {

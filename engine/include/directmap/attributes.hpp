@@ -33,10 +33,10 @@ public:
     /// The leaf keeps its size: never split, never collapsed. Pages pinned by `prepare`, and static zones.
     [[nodiscard]] constexpr bool fixed() const { return bit(fixed_bit); }
     [[nodiscard]] constexpr MemoryType memory_type() const {
-        return static_cast<MemoryType>((bits_ >> type_shift) & type_mask);
+        return static_cast<MemoryType>(bits_ >> type_shift & type_mask);
     }
     /// Protection key (arm64 FEAT_S1POE overlay index), 0–7.
-    [[nodiscard]] constexpr unsigned key() const { return (bits_ >> key_shift) & key_mask; }
+    [[nodiscard]] constexpr unsigned key() const { return static_cast<unsigned>(bits_ >> key_shift & key_mask); }
 
     [[nodiscard]] constexpr Attributes with_writable(bool on) const { return with(read_only_bit, !on); }
     [[nodiscard]] constexpr Attributes with_executable(bool on) const { return with(execute_never_bit, !on); }
@@ -45,34 +45,34 @@ public:
     [[nodiscard]] constexpr Attributes with_shared(bool on) const { return with(shared_bit, on); }
     [[nodiscard]] constexpr Attributes with_fixed(bool on) const { return with(fixed_bit, on); }
     [[nodiscard]] constexpr Attributes with_memory_type(MemoryType type) const {
-        return Attributes{(bits_ & ~(type_mask << type_shift)) | (static_cast<std::uint32_t>(type) << type_shift)};
+        return Attributes{(bits_ & ~(type_mask << type_shift)) | (static_cast<std::uint64_t>(type) << type_shift)};
     }
     [[nodiscard]] constexpr Attributes with_key(unsigned key) const {
-        return Attributes{(bits_ & ~(key_mask << key_shift)) | ((key & key_mask) << key_shift)};
+        return Attributes{(bits_ & ~(key_mask << key_shift)) | ((std::uint64_t{key} & key_mask) << key_shift)};
     }
 
     friend constexpr bool operator==(Attributes, Attributes) = default;
 
-    // For formats: the attributes as bits. A bit that arm64 has in the lowest 12 of a descriptor is at the same place
-    // here, and one that it has in the highest 12 is 32 places further down, so that its format moves all of them at
-    // once.
-    static constexpr std::uint32_t valid_bit = 1u << 0, read_only_bit = 1u << 7, not_global_bit = 1u << 11,
-                                   shared_bit = 1u << 12, execute_never_bit = 1u << 21, fixed_bit = 1u << 23;
-    static constexpr unsigned type_shift = 2, key_shift = 28;
-    static constexpr std::uint32_t type_mask = 7, key_mask = 7;
-    [[nodiscard]] constexpr std::uint32_t bits() const { return bits_; }
-    [[nodiscard]] static constexpr Attributes from_bits(std::uint32_t bits) { return Attributes{bits}; }
+    // For formats: the attributes as bits. Those that arm64 has in its descriptors are where it has them, so that its
+    // format moves all of them at once. `shared_bit` is none of them: realms decide at boot where theirs is.
+    static constexpr std::uint64_t valid_bit = 1u << 0, read_only_bit = 1u << 7, not_global_bit = 1u << 11,
+                                   shared_bit = 1u << 12, execute_never_bit = std::uint64_t{1} << 53,
+                                   fixed_bit = std::uint64_t{1} << 55;
+    static constexpr unsigned type_shift = 2, key_shift = 60;
+    static constexpr std::uint64_t type_mask = 7, key_mask = 7;
+    [[nodiscard]] constexpr std::uint64_t bits() const { return bits_; }
+    [[nodiscard]] static constexpr Attributes from_bits(std::uint64_t bits) { return Attributes{bits}; }
 
 private:
     friend class Change;
 
-    explicit constexpr Attributes(std::uint32_t bits) : bits_{bits} {}
-    [[nodiscard]] constexpr bool bit(std::uint32_t mask) const { return (bits_ & mask) != 0; }
-    [[nodiscard]] constexpr Attributes with(std::uint32_t mask, bool on) const {
+    explicit constexpr Attributes(std::uint64_t bits) : bits_{bits} {}
+    [[nodiscard]] constexpr bool bit(std::uint64_t mask) const { return (bits_ & mask) != 0; }
+    [[nodiscard]] constexpr Attributes with(std::uint64_t mask, bool on) const {
         return Attributes{on ? bits_ | mask : bits_ & ~mask};
     }
 
-    std::uint32_t bits_ = valid_bit | execute_never_bit;
+    std::uint64_t bits_ = valid_bit | execute_never_bit;
 };
 
 /// A change of some attributes; the others stay. Built by naming what changes:
@@ -87,7 +87,7 @@ public:
     [[nodiscard]] constexpr Change global(bool on) const { return with(Attributes::not_global_bit, !on); }
     [[nodiscard]] constexpr Change shared(bool on) const { return with(Attributes::shared_bit, on); }
     [[nodiscard]] constexpr Change memory_type(MemoryType type) const {
-        return field(Attributes::type_mask, Attributes::type_shift, static_cast<std::uint32_t>(type));
+        return field(Attributes::type_mask, Attributes::type_shift, static_cast<std::uint64_t>(type));
     }
     [[nodiscard]] constexpr Change key(unsigned key) const {
         return field(Attributes::key_mask, Attributes::key_shift, key & Attributes::key_mask);
@@ -98,7 +98,7 @@ public:
         return Attributes{(attributes.bits_ & ~mask_) | value_};
     }
     /// For formats: the bits that the change names, laid out as in Attributes.
-    [[nodiscard]] constexpr std::uint32_t mask() const { return mask_; }
+    [[nodiscard]] constexpr std::uint64_t mask() const { return mask_; }
     /// The attributes that the change names, as values: those named are meaningful, the others are not.
     [[nodiscard]] constexpr Attributes values() const { return Attributes{value_}; }
     [[nodiscard]] constexpr bool names_writable() const { return (mask_ & Attributes::read_only_bit) != 0; }
@@ -120,21 +120,19 @@ public:
     [[nodiscard]] constexpr Change fixed(bool on) const { return with(Attributes::fixed_bit, on); }
 
 private:
-    [[nodiscard]] constexpr Change with(std::uint32_t mask, bool on) const {
-        Change change = *this;
-        change.mask_ |= mask;
-        change.value_ = on ? value_ | mask : value_ & ~mask;
-        return change;
+    [[nodiscard]] constexpr Change with(std::uint64_t mask, bool on) const { return naming(mask, on ? mask : 0); }
+    [[nodiscard]] constexpr Change field(std::uint64_t mask, unsigned shift, std::uint64_t value) const {
+        return naming(mask << shift, value << shift);
     }
-    [[nodiscard]] constexpr Change field(std::uint32_t mask, unsigned shift, std::uint32_t value) const {
-        Change change = *this;
-        change.mask_ |= mask << shift;
-        change.value_ = (value_ & ~(mask << shift)) | (value << shift);
+    [[nodiscard]] constexpr Change naming(std::uint64_t mask, std::uint64_t value) const {
+        Change change;
+        change.mask_ = mask_ | mask;
+        change.value_ = (value_ & ~mask) | value;
         return change;
     }
 
-    std::uint32_t mask_ = 0;
-    std::uint32_t value_ = 0;
+    std::uint64_t mask_ = 0;
+    std::uint64_t value_ = 0; ///< of the bits in `mask_`; the others are 0
 };
 
 } // namespace directmap

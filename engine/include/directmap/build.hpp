@@ -117,6 +117,22 @@ private:
     Core<F, P>& core_;
 };
 
+/// Each region learns in which table its root-side entries are: descents begin there.
+template <Format F, Platform P>
+void note_region_tables(Core<F, P>& core) {
+    using G = typename F::geometry;
+    constexpr std::uint64_t in_table = std::uint64_t{G::table_entries} << G::shift(G::first_leaf_level);
+    auto* region = core.regions.begin();
+    for (std::uint64_t va = core.first_region << G::region_shift; region != core.regions.end();) {
+        PhysAddr table = core.root;
+        for (int level = G::root_level; level < G::first_leaf_level && table != PhysAddr{}; ++level) {
+            table = F::table_address(core.platform.load(core.platform.table(table), G::index(level, va)));
+        }
+        const std::uint64_t next = align_down(va, in_table) + in_table;
+        for (; va != next && region != core.regions.end(); va += G::region_bytes) region++->table = table;
+    }
+}
+
 } // namespace detail
 
 /// Builds the map described by `layout`. The core's offset, regions and format are set; its root is not.
@@ -159,6 +175,7 @@ template <Format F, Platform P>
         return Error{ErrorCode::no_tables, start, static_cast<std::uint32_t>(needs.tables),
                      "the table source is exhausted"};
     }
+    detail::note_region_tables(core);
     platform.barrier_publish(); // before the root is installed
     platform.barrier_context();
     return {};

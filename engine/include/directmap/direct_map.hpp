@@ -134,23 +134,21 @@ public:
     /// every CPU uses the new attributes (P2) and nothing outside of the range has changed or faulted (P3). A change of
     /// memory type or sharing breaks before it makes: in between, accesses to the range fault. Errors:
     /// invalid_argument, not_mapped, unsupported, busy, no_tables, would_block, incompatible (see ErrorCode).
-    [[nodiscard]] Result<void> protect(PhysRange range, Change change, ChangeOptions options = {}) {
-        if (auto r = check(range, change); !r) return r;
-        if (auto r = change_range(core_, range, change, options, nullptr); !r) return r;
-        if (core_.policy == CollapsePolicy::on_restore) heal(range);
-        return {};
+    [[nodiscard, gnu::noinline]] Result<void> protect(PhysRange range, Change change, ChangeOptions options = {}) {
+        if (core_.policy == CollapsePolicy::on_restore) return protect_and_heal(range, change, options);
+        // Most changes: a page that is a leaf of its own. No error comes from here; what it declines goes further.
+        if (is_page(range) && detail::PageChange<F, P>{core_, range.start, change}.run()) return {};
+        options.deferred = nullptr;
+        return protect_any(range, change, options);
     }
 
     /// The same, with the flush still owed: older attributes may be used until it is complete. What must break before
     /// it makes is flushed at once all the same.
     [[nodiscard]] Result<DeferredFlush> protect_deferred(PhysRange range, Change change, ChangeOptions options = {}) {
-        if (auto r = check(range, change); !r) return r.error();
         DeferredFlush flush;
+        options.deferred = &flush.stale_;
+        if (auto r = protect_any(range, change, options); !r) return r.error();
         flush.map_ = this;
-        if (auto r = change_range(core_, range, change, options, &flush.stale_); !r) {
-            flush.map_ = nullptr;
-            return r.error();
-        }
         return flush;
     }
 
@@ -279,6 +277,23 @@ public:
     }
 
 private:
+    /// A page of a region of the map; there need not be RAM.
+    [[nodiscard]] bool is_page(PhysRange range) const {
+        return range.size == G::page_size && range.start.aligned(G::page_size) &&
+               core_.region_index(range.start) < core_.regions.size();
+    }
+    // Options by value, as the tail calls to these want them.
+    [[nodiscard, gnu::noinline]] Result<void> protect_any(PhysRange range, Change change, ChangeOptions options) {
+        if (is_page(range) && detail::PageSplit<F, P>{core_, range.start, change, options}.run()) return {};
+        if (auto r = check(range, change); !r) return r;
+        return change_range(core_, range, change, options);
+    }
+    [[nodiscard, gnu::noinline]] Result<void> protect_and_heal(PhysRange range, Change change, ChangeOptions options) {
+        auto result = protect_any(range, change, options);
+        if (result) heal(range);
+        return result;
+    }
+
     /// Whether contiguous groups are left anywhere.
     [[nodiscard]] bool has_groups() const {
         for (const RegionState& region : core_.regions) {

@@ -17,14 +17,14 @@ namespace detail {
 /// A line under construction. Appends what fits; the longest line does.
 class LineBuffer {
 public:
-    void text(const char* s) {
+    [[gnu::noinline]] void text(const char* s) {
         while (*s != '\0') put(*s++);
     }
-    void hex(std::uint64_t value) {
+    [[gnu::noinline]] void hex(std::uint64_t value) {
         text("0x");
         for (int shift = 60; shift >= 0; shift -= 4) put("0123456789abcdef"[value >> shift & 15]);
     }
-    void decimal(std::uint64_t value, unsigned width) {
+    [[gnu::noinline]] void decimal(std::uint64_t value, unsigned width) {
         char digits[20];
         unsigned n = 0;
         do digits[n++] = static_cast<char>('0' + value % 10);
@@ -65,77 +65,107 @@ template <class G>
 
 } // namespace detail
 
+namespace detail {
+
+/// Gathers leaves into lines and hands each to `sink` when it is complete.
+template <Format F, Platform P>
+class Dumper {
+public:
+    using G = typename F::geometry;
+    using Sink = void (*)(void* context, const char* text, unsigned size);
+
+    Dumper(Core<F, P>& core, Sink sink, void* context) : core_{core}, sink_{sink}, context_{context} {}
+
+    [[gnu::noinline]] void run() {
+        emit("---[ Linear Mapping start ]---");
+        walk(core_, core_.span, [this](const Leaf& leaf) {
+            add(leaf);
+            return true;
+        });
+        if (has_open_) print();
+        emit("---[ Linear Mapping end ]---");
+    }
+
+private:
+    void add(const Leaf& leaf) {
+        Leaf next = leaf;
+        // A hole is reported by the entry that is empty, which may reach beyond the map.
+        if (!next.mapped) {
+            const PhysAddr end = next.range.end() < core_.span.end() ? next.range.end() : core_.span.end();
+            if (next.range.start < core_.span.start) next.range.start = core_.span.start;
+            next.range.size = end - next.range.start;
+        }
+        next.attributes = next.attributes.with_fixed(false); // not printed
+        if (has_open_ && open_.range.end() == next.range.start && open_.level == next.level &&
+            open_.mapped == next.mapped && open_.contiguous == next.contiguous &&
+            (!open_.mapped || open_.attributes == next.attributes)) {
+            open_.range.size += next.range.size;
+            return;
+        }
+        if (has_open_) print();
+        open_ = next;
+        has_open_ = true;
+    }
+
+    void print() {
+        std::uint64_t size = open_.range.size >> 10;
+        const char* unit = "KMGTPE";
+        for (; (size & 1023) == 0 && unit[1] != '\0'; size >>= 10) ++unit;
+        line_.hex(core_.va_of(open_.range.start));
+        line_.put('-');
+        line_.hex(core_.va_of(open_.range.end()));
+        line_.text("   ");
+        line_.decimal(size, 9);
+        line_.put(*unit);
+        line_.put(' ');
+        line_.text(level_name<G>(open_.level));
+        if (open_.mapped) {
+            const Attributes a = open_.attributes;
+            const struct {
+                bool first;
+                const char *yes, *no;
+            } words[] = {{a.valid(), "      ", " F    "},
+                         {a.writable(), " RW", " ro"},
+                         {a.executable(), " x  SHD AF", " NX SHD AF"},
+                         {a.global(), "   ", " NG"},
+                         {open_.contiguous, " CON", "    "},
+                         {open_.level != G::last_level, " BLK", "    "}};
+            for (const auto& word : words) line_.text(word.first ? word.yes : word.no);
+            line_.text(" UXN    ");
+            line_.text(memory_type_name(a.memory_type()));
+            if (a.shared()) line_.text(" SHARED");
+            if (a.key() != 0) {
+                line_.text(" KEY");
+                line_.decimal(a.key(), 0);
+            }
+        }
+        emit("");
+    }
+    [[gnu::noinline]] void emit(const char* rest) {
+        line_.text(rest);
+        line_.put('\n');
+        sink_(context_, line_.data(), line_.size());
+        line_.clear();
+    }
+
+    Core<F, P>& core_;
+    Sink sink_;
+    void* context_;
+    LineBuffer line_;
+    Leaf open_;
+    bool has_open_ = false;
+};
+
+} // namespace detail
+
 /// Writes the map between two markers, one line at a time: `sink(const char* text, unsigned size)`. Takes no lock;
 /// every line was true at some moment between start and end (promise P7).
 template <Format F, Platform P, class Sink>
 void dump(Core<F, P>& core, Sink sink) {
-    using G = typename F::geometry;
-    detail::LineBuffer line;
-    const auto emit = [&] {
-        line.put('\n');
-        sink(line.data(), line.size());
-        line.clear();
+    const auto call = [](void* context, const char* text, unsigned size) {
+        (*static_cast<Sink*>(context))(text, size);
     };
-    const auto print = [&](const Leaf& leaf) {
-        std::uint64_t size = leaf.range.size >> 10;
-        const char* unit = "KMGTPE";
-        for (; (size & 1023) == 0 && unit[1] != '\0'; size >>= 10) ++unit;
-        line.hex(core.va_of(leaf.range.start));
-        line.put('-');
-        line.hex(core.va_of(leaf.range.end()));
-        line.text("   ");
-        line.decimal(size, 9);
-        line.put(*unit);
-        line.put(' ');
-        line.text(detail::level_name<G>(leaf.level));
-        if (leaf.mapped) {
-            const Attributes a = leaf.attributes;
-            const bool block = leaf.level != G::last_level;
-            line.text(a.valid() ? "  " : " F");
-            line.text("    ");
-            line.text(a.writable() ? " RW" : " ro");
-            line.text(a.executable() ? " x " : " NX");
-            line.text(" SHD AF");
-            line.text(a.global() ? "   " : " NG");
-            line.text(leaf.contiguous ? " CON" : "    ");
-            line.text(block ? " BLK" : "    ");
-            line.text(" UXN    ");
-            line.text(detail::memory_type_name(a.memory_type()));
-            if (a.shared()) line.text(" SHARED");
-            if (a.key() != 0) {
-                line.text(" KEY");
-                line.decimal(a.key(), 0);
-            }
-        }
-        emit();
-    };
-    line.text("---[ Linear Mapping start ]---");
-    emit();
-    Leaf open;
-    bool has_open = false;
-    walk(core, core.span, [&](const Leaf& leaf) {
-        Leaf next = leaf;
-        // A hole is reported by the entry that is empty, which may reach beyond the map.
-        if (!next.mapped) {
-            const PhysAddr end = next.range.end() < core.span.end() ? next.range.end() : core.span.end();
-            if (next.range.start < core.span.start) next.range.start = core.span.start;
-            next.range.size = end - next.range.start;
-        }
-        next.attributes = next.attributes.with_fixed(false); // not printed
-        if (has_open && open.range.end() == next.range.start && open.level == next.level &&
-            open.mapped == next.mapped && open.contiguous == next.contiguous &&
-            (!open.mapped || open.attributes == next.attributes)) {
-            open.range.size += next.range.size;
-            return true;
-        }
-        if (has_open) print(open);
-        open = next;
-        has_open = true;
-        return true;
-    });
-    if (has_open) print(open);
-    line.text("---[ Linear Mapping end ]---");
-    emit();
+    detail::Dumper<F, P>{core, call, &sink}.run();
 }
 
 } // namespace directmap

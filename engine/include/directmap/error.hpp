@@ -8,7 +8,7 @@
 namespace directmap {
 
 /// What a caller can act on. After any error the attributes of every page are as before the call (promise P4).
-enum class ErrorCode : std::uint8_t {
+enum class ErrorCode : std::uint32_t {
     invalid_argument, ///< misaligned, empty, overflowing, unsorted or foreign range; `where` is the first offender
     not_mapped,       ///< the range has a hole; `where` is its first page
     busy,             ///< the gate has not decided yet, or reclaim must advance first: try again later
@@ -20,11 +20,15 @@ enum class ErrorCode : std::uint8_t {
 
 /// An error, with the physical address it is about.
 struct Error {
-    ErrorCode code{};
+    constexpr Error() = default;
+    constexpr Error(ErrorCode error_code, PhysAddr address, std::uint32_t tables, const char* sentence)
+        : where{address}, reason{sentence}, needed{tables}, code{error_code} {}
+
     PhysAddr where;
-    std::uint32_t needed = 0;
     /// One sentence for people; a literal, never null.
     const char* reason = "";
+    std::uint32_t needed = 0;
+    ErrorCode code{};
 };
 
 /// The code's name as it is written in this header.

@@ -286,7 +286,7 @@ template <Format F, Platform P>
     });
     Result<void> result;
     each_region([&](PhysRange part, auto&) {
-        if (result) result = detail::RangeChange<F, P>{core, Change{}.fixed(true), options, nullptr}.cut(part);
+        if (result) result = detail::RangeChange<F, P>{core, Change{}.fixed(true), options}.cut(part);
         if (result) result = detail::ToPages<F, P>{core, options, detail::Obstacle::refuse}.run(part);
     });
     each_region([&](PhysRange part, auto& region) {
@@ -321,7 +321,7 @@ template <Format F, Platform P>
         }
         pa = run_end<F>(run, range.end());
     }
-    return change_range(core, range, Change{}.fixed(false), {}, nullptr);
+    return change_range(core, range, Change{}.fixed(false), {});
 }
 
 /// Brings everything that isn't fixed to pages. Errors: no_tables (some leaves remain large; call again with more),

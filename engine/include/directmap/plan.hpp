@@ -19,6 +19,8 @@ struct ChangeOptions {
     bool owns_tables = false;
     /// Tables that the caller brings; then no other source is asked. Null: the platform's source, or the stock.
     TableLoan* loan = nullptr;
+    /// Set by `protect_deferred`: where to add what is stale, instead of flushing it.
+    StaleSet* deferred = nullptr;
 };
 
 /// A leaf that straddles an end of the range, or the group that does.
@@ -42,6 +44,7 @@ struct Plan {
     bool breaks = false;  ///< valid leaves change what must break before it makes
     bool retypes = false; ///< invalid leaves change what would have to break if they were valid
     bool stale = false;   ///< translations that may be cached change
+    bool dormant = false; ///< invalid leaves change otherwise than by becoming valid
     bool groups = false;  ///< contiguous groups lie inside the range
     bool single = false;  ///< the range is exactly `run`
     bool partial = false; ///< in some run nothing would change
@@ -115,6 +118,8 @@ private:
                 if (altered.any_of(F::break_mask)) plan_.breaks = true;
                 if (!only_validates && !altered.without(F::software_mask).empty()) plan_.stale = true;
             }
+            if (!summary.all.any_of(F::valid_mask) && !altered.without(F::software_mask | F::valid_mask).empty())
+                plan_.dormant = true;
             if (run.through_range && core_.platform.tables_mapped_here() && !keeps_tables(core_, change_)) {
                 return incompatible(part_.start, "the range maps page tables that the change has to edit");
             }

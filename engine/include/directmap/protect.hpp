@@ -4,18 +4,13 @@
 #include <cstdint>
 
 #include "directmap/core.hpp"
+#include "directmap/page_change.hpp"
 #include "directmap/plan.hpp"
 #include "directmap/split.hpp"
 
 namespace directmap {
 
 namespace detail {
-
-template <class Core>
-void publish(Core& core, typename Core::RegionState& region) {
-    core.platform.barrier_publish();
-    ++region.counters.barriers;
-}
 
 template <class Core>
 [[gnu::noinline]] void flush_now(Core& core, typename Core::RegionState& region, const StaleSet& stale) {
@@ -59,11 +54,9 @@ public:
     using Table = typename P::Table;
     using TableRun = Run<Table>;
 
-    /// With `deferred` null the change is flushed when `run` returns; otherwise what is stale is added there.
-    RangeChange(CoreType& core, Change change, const ChangeOptions& options, StaleSet* deferred)
-        : core_{core}, change_{change}, options_{options}, deferred_{deferred}, reserve_{core.platform, core.stock,
-                                                                                         options.atomic, options.loan} {
-    }
+    RangeChange(CoreType& core, Change change, const ChangeOptions& options)
+        : core_{core}, change_{change}, options_{options}, reserve_{core.platform, core.stock, options.atomic,
+                                                                    options.loan} {}
 
     [[nodiscard]] Result<void> run(PhysRange range) {
         one_region_ = core_.region_end(range.start, range.end()) == range.end();
@@ -76,7 +69,7 @@ public:
             result = change_part(range, {pa, end - pa});
             if (result) pa = end;
         }
-        if (!one_region_ && deferred_ == nullptr) flush_regions(range.start, pa);
+        if (!one_region_ && options_.deferred == nullptr) flush_regions(range.start, pa);
         return result;
     }
 
@@ -168,7 +161,7 @@ private:
         }
         region.counters.splits_avoided += plan_.avoided;
         if (plan_.alters) owed = change_leaves(region, part);
-        if (deferred_ != nullptr) {
+        if (options_.deferred != nullptr) {
             region.deferred = region.deferred || owed || plan_.resizes;
         } else if (!one_region_) {
             ++region.unflushed;
@@ -183,7 +176,7 @@ private:
     /// Returns whether a flush is owed.
     [[nodiscard]] bool change_leaves(RegionState& region, PhysRange part) {
         WriteSection<P> writable{core_.platform};
-        StaleSet& stale = deferred_ != nullptr ? *deferred_ : stale_;
+        StaleSet& stale = options_.deferred != nullptr ? *options_.deferred : stale_;
         bool owed = false, marked = false;
         if (plan_.cuts()) {
             marked = cut_ends(core_, region, part, plan_, reserve_, F::regroup_mask);
@@ -199,6 +192,7 @@ private:
         if (plan_.resizes || (lingering && !omits(core_.platform, Omission::unhinted_flush))) {
             scope.level = InvalidationScope::any_level;
         }
+        const bool owes = plan_.stale || (plan_.dormant && lingering); // what is invalid may be cached as it was
         const StaleRange changed{core_.virt(part.start), part.size, plan_.stride_shift, scope};
         // A leaf that was made invalid with the flush deferred may still be cached as it was: then the break is owed
         // still.
@@ -207,7 +201,7 @@ private:
         } else {
             change_in_place(region, part, marked);
         }
-        if (plan_.stale && !plan_.breaks) {
+        if (owes && !plan_.breaks) {
             stale.add(changed);
             owed = true;
         }
@@ -358,7 +352,6 @@ private:
     CoreType& core_;
     Change change_;
     const ChangeOptions& options_;
-    StaleSet* deferred_;
     bool one_region_ = false;
     bool cut_only_ = false;
     typename CoreType::TableReserve reserve_;
@@ -368,12 +361,11 @@ private:
 
 } // namespace detail
 
-/// Changes attributes of `range`. With `deferred` null the change is flushed when the call returns; otherwise what is
-/// stale is added there and the caller flushes.
+/// Changes attributes of `range`.
 template <Format F, Platform P>
-[[nodiscard]] Result<void> change_range(Core<F, P>& core, PhysRange range, Change change, const ChangeOptions& options,
-                                        StaleSet* deferred) {
-    return detail::RangeChange<F, P>{core, change, options, deferred}.run(range);
+[[nodiscard, gnu::noinline]] Result<void> change_range(Core<F, P>& core, PhysRange range, Change change,
+                                                       const ChangeOptions& options) {
+    return detail::RangeChange<F, P>{core, change, options}.run(range);
 }
 
 /// The tables that `change_range` would take now.

@@ -3,10 +3,13 @@
 
 #include <cstdint>
 
+#include "directmap/units.hpp"
+
 namespace directmap {
 
 /// What happened, as counts. Kept for each region under its lock, summed on demand (promise P12).
 struct Counters {
+    std::uint64_t invalidations = 0;   ///< invalidation instructions: by address, by range or of everything
     std::uint64_t splits = 0;          ///< leaves that became a table of smaller ones
     std::uint64_t splits_avoided = 0;  ///< leaves that straddled an end of a range but already agreed with the change
     std::uint64_t groups_opened = 0;   ///< contiguous groups that became single descriptors
@@ -15,7 +18,6 @@ struct Counters {
     std::uint64_t stores = 0;          ///< descriptors stored into live tables
     std::uint64_t filled = 0;          ///< descriptors filled into tables that nothing pointed to yet
     std::uint64_t barriers = 0;        ///< publish and complete barriers
-    std::uint64_t invalidations = 0;   ///< invalidation instructions: by address, by range or of everything
     std::uint64_t rounds = 0;          ///< invalidation rounds: flushes, however many instructions each took
     std::uint64_t tables_taken = 0;    ///< tables linked into the map after build
     std::uint64_t tables_returned = 0; ///< tables unlinked from the map
@@ -57,6 +59,7 @@ template <class Lock>
 struct Region {
     Lock lock{};
     std::uint32_t leaves[6] = {};  ///< by leaf size, in the order of Geometry::leaf_sizes
+    PhysAddr table{};              ///< holds the region's root-side entries, since build; 0 where no RAM is
     std::uint32_t unflushed = 0;   ///< changes committed whose flush has not finished
     std::uint32_t preparing = 0;   ///< `prepare` calls under way: collapse stays out
     bool deferred = false;         ///< a change's flush was deferred, or a split left larger entries behind

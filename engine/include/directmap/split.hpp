@@ -10,6 +10,12 @@ namespace directmap {
 
 namespace detail {
 
+template <class Core>
+void publish(Core& core, typename Core::RegionState& region) {
+    core.platform.barrier_publish();
+    ++region.counters.barriers;
+}
+
 /// Adds `n` descriptors' worth of leaves (contiguous: whole groups) to a region's account; negative to remove.
 template <class G, class RegionState>
 void count_leaves(RegionState& region, int level, bool contiguous, std::int64_t n) {
@@ -77,10 +83,7 @@ public:
         const std::uint64_t low_inside = low & inside, high_inside = high & inside;
         const unsigned low_index = static_cast<unsigned>(low >> shift),
                        high_index = static_cast<unsigned>(high >> shift);
-        if (child_level == G::last_level || (low_inside | high_inside) == 0) {
-            inside_run_ = {table, child_level, low_index, high_index - low_index, {}, false, child.advanced(low)};
-            return F::table(pa);
-        }
+        if (child_level == G::last_level || (low_inside | high_inside) == 0) return F::table(pa);
         const auto replace = [&](unsigned index, std::uint64_t from, std::uint64_t to) {
             const Descriptor link = build(child_level, child.advanced(std::uint64_t{index} << shift), from, to);
             core_.platform.fill(table, index, 1, link, 0);
@@ -90,16 +93,10 @@ public:
         } else {
             if (low_inside != 0) replace(low_index, low_inside, step);
             if (high_inside != 0) replace(high_index, 0, high_inside);
-            one_run_ = false;
         }
         return F::table(pa);
     }
 
-    /// Whether everything between `low` and `high` of a single `build` is one run; then which.
-    [[nodiscard]] bool inside_run(Run<typename P::Table>& run) const {
-        if (one_run_) run = inside_run_;
-        return one_run_;
-    }
     /// Whether there are groups that wait to be closed.
     [[nodiscard]] bool marked() const { return marked_; }
 
@@ -143,8 +140,6 @@ private:
     typename CoreType::TableReserve& reserve_;
     Descriptor inside_;
     bool marked_ = false;
-    bool one_run_ = true;
-    Run<typename P::Table> inside_run_{};
 };
 
 } // namespace detail
@@ -197,7 +192,7 @@ bool cut_ends(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysRa
     platform.barrier_context();
 
     if (low.split || high.split) {
-        plan.single = plan.single && plan.run.count == 1 && builder.inside_run(plan.run);
+        plan.single = false;
     } else {
         plan.run.value = plan.run.value.without(F::contiguous_mask);
     }

@@ -25,19 +25,24 @@ public:
                                 std::uint64_t step) const {
         std::uint64_t* words = table + first;
         std::uint64_t* const end = words + count;
-        std::uint64_t* const blocks_end = words + (count & ~(block - 1));
         std::uint64_t next = value.bits();
-        if (words != blocks_end) {
+        if (count >= block) {
             const Words stride = splat(lanes * step);
             Words nexts = progression(next, step);
-            do {
+            const auto fill_block = [&] {
 #pragma GCC unroll 8
                 for (unsigned i = 0; i < block; i += lanes) {
                     put(words + i, nexts);
                     nexts += stride;
                 }
                 words += block;
-            } while (words != blocks_end);
+            };
+            if ((count & block) != 0) fill_block();
+            for (unsigned pairs = count / (2 * block); pairs != 0; --pairs) {
+                fill_block();
+                fill_block();
+            }
+            if (words == end) return;
             next += (count & ~(block - 1)) * step;
         }
         for (; words != end; ++words, next += step) put_word(words, next);

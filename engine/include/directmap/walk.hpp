@@ -32,15 +32,21 @@ template <Format F, Platform P>
     P& platform = core.platform;
     const std::uint64_t va = core.va_of(pa);
     Run<typename P::Table> run;
-    PhysAddr table_pa = core.root;
-    unsigned shift = G::shift(G::root_level);
-    for (run.level = G::root_level;; ++run.level, shift -= G::index_bits) {
-        if (own.contains(table_pa)) run.through_range = true;
-        run.table = platform.table(table_pa);
+    // The tables above a region never change, so that only who asks about them has to pass them.
+    const std::size_t region = core.region_index(pa);
+    PhysAddr table{};
+    if (own.empty() && region < core.regions.size()) table = core.regions[region].table;
+    const bool from_root = table == PhysAddr{};
+    if (from_root) table = core.root;
+    run.level = from_root ? G::root_level : G::first_leaf_level;
+    unsigned shift = G::shift(run.level);
+    for (;; ++run.level, shift -= G::index_bits) {
+        if (own.contains(table)) run.through_range = true;
+        run.table = platform.table(table);
         run.first = static_cast<unsigned>(va >> shift) & (G::entries(run.level) - 1);
         run.value = platform.load(run.table, run.first);
         if (!F::is_table(run.level, run.value)) break;
-        table_pa = F::table_address(run.value);
+        table = F::table_address(run.value);
     }
     run.start = core.entry_start(pa, shift);
     // Entries up to `end`, but no further than the table.
@@ -72,11 +78,16 @@ struct Leaf {
     bool mapped = false;     ///< false: a hole
 };
 
-/// Calls `visit(const Leaf&)` for every leaf and hole that overlaps `range`, in address order; leaves are reported
-/// whole, holes entry by entry. Takes no lock, waits for nobody and blocks nobody; each leaf was true at some moment of
-/// the walk (promise P7). `visit` returns false to stop.
-template <Format F, Platform P, class Visit>
-void walk(Core<F, P>& core, PhysRange range, Visit visit) {
+namespace detail {
+
+/// What a walk calls for each leaf: compiled once for all kinds of visitors.
+struct LeafVisitor {
+    bool (*visit)(void* context, const Leaf& leaf);
+    void* context;
+};
+
+template <Format F, Platform P>
+[[gnu::noinline]] void walk_leaves(Core<F, P>& core, PhysRange range, LeafVisitor visitor) {
     using G = typename F::geometry;
     for (PhysAddr pa = range.start; pa < range.end();) {
         // One section a region bounds how long a walk can hold back reclaim.
@@ -84,30 +95,36 @@ void walk(Core<F, P>& core, PhysRange range, Visit visit) {
         const PhysAddr limit = core.region_end(pa, range.end());
         while (pa < limit) {
             const auto run = find_run(core, pa, limit);
-            const unsigned group = G::group_entries(run.level);
+            const unsigned shift = G::shift(run.level), group_shift = G::group_shift(run.level);
             for (unsigned i = 0; i < run.count;) {
                 const Descriptor d = i == 0 ? run.value : core.platform.load(run.table, run.first + i);
                 if (F::is_table(run.level, d)) break; // split since the run was found: descend anew
                 Leaf leaf;
                 leaf.level = run.level;
                 leaf.mapped = F::is_leaf(run.level, d);
-                leaf.range = {run.start + (std::uint64_t{i} << G::shift(run.level)), G::bytes(run.level)};
-                if (leaf.mapped) {
-                    leaf.attributes = core.format.attributes(d);
-                    leaf.contiguous = group > 1 && d.any_of(F::contiguous_mask);
-                    if (leaf.contiguous) {
-                        leaf.range.start =
-                            core.entry_start(leaf.range.start, G::shift(run.level) + G::group_shift(run.level));
-                        leaf.range.size = G::group_bytes(run.level);
-                    }
-                }
-                if (!visit(static_cast<const Leaf&>(leaf))) return;
-                const PhysAddr next = leaf.range.end();
-                i = static_cast<unsigned>((next - run.start) >> G::shift(run.level));
-                pa = next;
+                leaf.contiguous = leaf.mapped && group_shift != 0 && d.any_of(F::contiguous_mask);
+                if (leaf.mapped) leaf.attributes = core.format.attributes(d);
+                const unsigned size_shift = shift + (leaf.contiguous ? group_shift : 0);
+                leaf.range = {core.entry_start(run.start + (std::uint64_t{i} << shift), size_shift),
+                              std::uint64_t{1} << size_shift};
+                if (!visitor.visit(visitor.context, leaf)) return;
+                pa = leaf.range.end();
+                i = static_cast<unsigned>((pa - run.start) >> shift);
             }
         }
     }
+}
+
+} // namespace detail
+
+/// Calls `visit(const Leaf&)` for every leaf and hole that overlaps `range`, in address order; leaves are reported
+/// whole, holes entry by entry. Takes no lock, waits for nobody and blocks nobody; each leaf was true at some moment of
+/// the walk (promise P7). `visit` returns false to stop.
+template <Format F, Platform P, class Visit>
+void walk(Core<F, P>& core, PhysRange range, Visit visit) {
+    detail::walk_leaves(
+        core, range,
+        {[](void* context, const Leaf& leaf) -> bool { return (*static_cast<Visit*>(context))(leaf); }, &visit});
 }
 
 } // namespace directmap

@@ -69,7 +69,7 @@ struct Format {
         bits |= has_shareability ? 3u << 8 : 0u;                          // inner shareable
         bits |= present_mask.bits();
         bits |= std::uint64_t{1} << 54; // never executable at EL0
-        return Descriptor::from_bits(bits | in_place(a.bits()) | address_bits(pa.value() | shared_address(a.bits())));
+        return Descriptor::from_bits(bits | (a.bits() & attribute_bits) | address_bits(pa.value() | shared_address(a.bits())));
     }
     /// A table descriptor, for a level above the last.
     [[nodiscard]] static constexpr Descriptor table(PhysAddr pa) {
@@ -77,7 +77,7 @@ struct Format {
     }
 
     [[nodiscard]] static constexpr bool is_table(int level, Descriptor d) {
-        return level != geometry::last_level && (d.bits() & 3) == 3;
+        return level != geometry::last_level && (d.bits() & 0b10) != 0; // no block has bit 1, valid or not
     }
     /// True of every leaf, present-invalid ones included.
     [[nodiscard]] static constexpr bool is_leaf(int level, Descriptor d) {
@@ -92,14 +92,13 @@ struct Format {
     [[nodiscard]] constexpr Attributes attributes(Descriptor d) const {
         const std::uint64_t bits = d.bits();
         const bool shared = (address_of(bits) & realm_shared_address) != 0;
-        return Attributes::from_bits((static_cast<std::uint32_t>(bits) & low_bits) |
-                                     (static_cast<std::uint32_t>(bits >> 32) & high_bits) |
-                                     (shared ? Attributes::shared_bit : 0));
+        return Attributes::from_bits((bits & attribute_bits) | (shared ? Attributes::shared_bit : 0));
     }
 
     /// The bits that `change` clears and sets in a leaf; the same for every arm64 level.
     [[nodiscard]] constexpr DescriptorChange spell([[maybe_unused]] int level, Change change) const {
-        std::uint64_t clear = in_place(change.mask()), set = in_place(change.values().bits());
+        std::uint64_t clear = change.mask() & attribute_bits,
+                      set = change.values().bits() & attribute_bits;
         if (change.names_shared()) {
             clear |= address_bits(realm_shared_address);
             set |= address_bits(shared_address(change.values().bits()));
@@ -127,19 +126,16 @@ struct Format {
     static constexpr std::uint64_t progression_limit = std::uint64_t{1} << (geometry::page_shift == 16 ? 48 : 50);
 
 private:
-    /// The attribute bits that are descriptor bits: of the low word as they are, of the high word 32 places down.
-    static constexpr std::uint32_t low_bits = Attributes::valid_bit | Attributes::type_mask << Attributes::type_shift |
-                                              Attributes::read_only_bit | Attributes::not_global_bit;
-    static constexpr std::uint32_t high_bits =
-        Attributes::execute_never_bit | Attributes::fixed_bit | Attributes::key_mask << Attributes::key_shift;
-    static_assert(fixed_mask.bits() >> 32 == Attributes::fixed_bit && valid_mask.bits() == Attributes::valid_bit);
-    static_assert(key_mask.bits() >> 32 == std::uint64_t{Attributes::key_mask} << Attributes::key_shift);
+    /// The attributes that are descriptor bits, each where the descriptor has it.
+    static constexpr std::uint64_t attribute_bits =
+        Attributes::valid_bit | Attributes::type_mask << Attributes::type_shift | Attributes::read_only_bit |
+        Attributes::not_global_bit | Attributes::execute_never_bit | Attributes::fixed_bit |
+        Attributes::key_mask << Attributes::key_shift;
+    static_assert(fixed_mask.bits() == Attributes::fixed_bit && valid_mask.bits() == Attributes::valid_bit);
+    static_assert(key_mask.bits() == Attributes::key_mask << Attributes::key_shift);
 
-    [[nodiscard]] static constexpr std::uint64_t in_place(std::uint32_t attribute_bits) {
-        return (attribute_bits & low_bits) | std::uint64_t{attribute_bits & high_bits} << 32;
-    }
-    [[nodiscard]] constexpr std::uint64_t shared_address(std::uint32_t attribute_bits) const {
-        return (attribute_bits & Attributes::shared_bit) != 0 ? realm_shared_address : 0;
+    [[nodiscard]] constexpr std::uint64_t shared_address(std::uint64_t attributes) const {
+        return (attributes & Attributes::shared_bit) != 0 ? realm_shared_address : 0;
     }
 
     /// With FEAT_LPA2's 52-bit descriptors, bits 9:8 hold address bits; shareability then comes from TCR_EL1.

@@ -1,0 +1,294 @@
+// Changing one page, which most changes do: one descent serves plan and commit. Whatever isn't as simple, and every
+// error, is left to the general way (protect.hpp).
+#pragma once
+
+#include <cstdint>
+
+#include "directmap/core.hpp"
+#include "directmap/plan.hpp"
+#include "directmap/reserve.hpp"
+#include "directmap/split.hpp"
+
+namespace directmap {
+
+namespace detail {
+
+/// What is common to both: a page, and how its entry is stored.
+template <Format F, Platform P>
+class PageChangeBase {
+public:
+    using G = typename F::geometry;
+    using CoreType = Core<F, P>;
+    using RegionState = typename CoreType::RegionState;
+    using Table = typename P::Table;
+
+    /// `page` lies in a region of the map.
+    PageChangeBase(CoreType& core, PhysAddr page, Change change)
+        : core_{core}, region_{core.region_of(page)}, page_{page}, change_{change} {}
+
+protected:
+    /// Whether a leaf holds protected table pages: only their owner may change it.
+    [[nodiscard]] bool holds_tables(Descriptor leaf) const {
+        return core_.table_key != 0 && (leaf & F::key_mask) == F::key_bits(core_.table_key);
+    }
+
+    /// Stores the page's entry, under the lock; it is published, and flushed if anybody may have cached the old value.
+    [[gnu::always_inline]] inline void commit(Table table, unsigned index, Descriptor value, Descriptor made,
+                                              bool resized, StaleSet* deferred) {
+        P& platform = core_.platform;
+        {
+            WriteSection<P> writable{platform};
+            platform.store(table, index, made);
+            publish(core_, region_);
+        }
+        ++region_.counters.stores;
+        // Background collapse looks at these without the lock.
+        __atomic_store_n(&region_.touched, true, __ATOMIC_RELAXED);
+        __atomic_store_n(&region_.last_change, platform.now(), __ATOMIC_RELAXED);
+
+        // An entry that was split may still be cached at its old level, by this change or by one that isn't flushed
+        // yet; and a page that was made invalid as it was before.
+        const bool lingers = region_.deferred || region_.unflushed != 0;
+        const bool dormant = lingers && !(value ^ made).without(F::valid_mask).empty();
+        const bool stale = value.any_of(F::valid_mask) || dormant;
+        const bool any_level = resized || (lingers && !omits(platform, Omission::unhinted_flush));
+        const InvalidationScope scope{any_level ? InvalidationScope::any_level : G::last_level, true};
+        if (deferred != nullptr) {
+            if (stale) deferred->add({core_.virt(page_), G::page_size, G::page_shift, scope});
+            region_.deferred = region_.deferred || stale || resized;
+            return;
+        }
+        if (stale) {
+            flush(scope);
+            if (core_.gate.invalidate_twice()) [[unlikely]]
+                flush(scope);
+            ++region_.counters.rounds;
+        } else {
+            region_.deferred = region_.deferred || resized;
+        }
+        platform.barrier_context();
+    }
+
+private:
+    void flush(InvalidationScope scope) {
+        core_.platform.invalidate(core_.virt(page_), scope);
+        core_.platform.barrier_complete();
+        ++region_.counters.invalidations;
+        ++region_.counters.barriers;
+    }
+
+protected:
+    CoreType& core_;
+    RegionState& region_;
+    PhysAddr page_;
+    Change change_;
+};
+
+/// The hot path: a page that is a leaf of its own already.
+template <Format F, Platform P>
+class PageChange : PageChangeBase<F, P> {
+public:
+    using Base = PageChangeBase<F, P>;
+    using Base::Base;
+    using typename Base::G;
+
+    /// False: nothing was touched, there is more to think of.
+    [[nodiscard, gnu::always_inline]] inline bool run() {
+        P& platform = this->core_.platform;
+        if (this->change_.names_memory_type() || this->change_.names_shared()) return false; // may have to break
+        if (platform.tables_mapped_here() && !keeps_tables(this->core_, this->change_)) return false;
+        RegionGuard<F, P> guard{this->core_, this->region_};
+        PhysAddr table_pa = this->region_.table;
+        if (table_pa == PhysAddr{}) return false;
+        const std::uint64_t va = this->core_.va_of(this->page_);
+#pragma GCC unroll 3
+        for (int level = G::first_leaf_level; level != G::last_level; ++level) {
+            const Descriptor d = platform.load(platform.table(table_pa), G::index(level, va));
+            if (!F::is_table(level, d)) return false;
+            table_pa = F::table_address(d);
+        }
+        const auto table = platform.table(table_pa);
+        const unsigned index = G::index(G::last_level, va);
+        const Descriptor value = platform.load(table, index);
+        if ((value & (F::present_mask | F::contiguous_mask)) != F::present_mask) return false;
+        const Descriptor made = this->core_.format.spell(G::last_level, this->change_).apply_to(value);
+        if (made == value) return true;
+        if (this->holds_tables(value)) return false;
+        this->commit(table, index, value, made, false, nullptr);
+        return true;
+    }
+};
+
+/// A page that may be part of a larger leaf, and becomes one of its own.
+template <Format F, Platform P>
+class PageSplit : PageChangeBase<F, P> {
+public:
+    using Base = PageChangeBase<F, P>;
+    using typename Base::G;
+    using typename Base::Table;
+    using TableReserve = typename Base::CoreType::TableReserve;
+
+    PageSplit(typename Base::CoreType& core, PhysAddr page, Change change, const ChangeOptions& options)
+        : Base{core, page, change}, options_{options} {}
+
+    /// False: nothing was touched, this is for the general way. Tables are taken with no lock held; what was found
+    /// before holds as long as nothing is stored in the region.
+    [[nodiscard, gnu::always_inline]] inline bool run() {
+        P& platform = this->core_.platform;
+        if (this->change_.names_memory_type() || this->change_.names_shared()) return false; // may have to break
+        TableReserve reserve{platform, this->core_.stock, options_.atomic, options_.loan};
+        Found found;
+        constexpr std::uint64_t never = ~std::uint64_t{0};
+        for (std::uint64_t found_at = never;;) {
+            {
+                RegionGuard<F, P> guard{this->core_, this->region_};
+                const bool trusted = found_at != never && omits(platform, Omission::second_plan);
+                if (this->region_.counters.stores != found_at && !trusted) {
+                    if (!find(found)) return false;
+                    if (!alters(found)) return true;
+                    found_at = this->region_.counters.stores;
+                }
+                if (found.tables() <= reserve.count()) {
+                    const bool resizes = found.is_larger();
+                    if (resizes) {
+                        // A flush may be owed in between, the leaf be fixed, or the gate shut.
+                        if (F::flush_owed_after_resize || options_.quiescent) return false;
+                        if (found.value.any_of(F::fixed_mask) || !this->core_.gate.may_split()) return false;
+                        cut(found, reserve);
+                    }
+                    const Descriptor made =
+                        this->core_.format.spell(G::last_level, this->change_).apply_to(found.value);
+                    this->commit(found.table, found.index, found.value, made, resizes, options_.deferred);
+                    return true;
+                }
+            }
+            if (!reserve.fill(found.tables())) return false;
+            for (unsigned i = 0; platform.tables_mapped_here() && i < reserve.count(); ++i) {
+                if (reserve[i] == this->page_) return false;
+            }
+        }
+    }
+
+private:
+    /// The leaf that holds the page.
+    struct Found {
+        Table table{};
+        int level = 0;
+        unsigned index = 0;
+        Descriptor value;
+
+        [[nodiscard]] bool is_larger() const { return level != G::last_level || value.any_of(F::contiguous_mask); }
+        [[nodiscard]] unsigned tables() const { return static_cast<unsigned>(G::last_level - level); }
+    };
+
+    /// False if there is no leaf, or it may not be changed.
+    [[nodiscard]] bool find(Found& found) {
+        P& platform = this->core_.platform;
+        const bool keeps = !platform.tables_mapped_here() || keeps_tables(this->core_, this->change_);
+        if (!keeps && is_upper_table(this->page_)) return false;
+        const std::uint64_t va = this->core_.va_of(this->page_);
+        PhysAddr table = this->region_.table;
+        if (table == PhysAddr{}) return false;
+#pragma GCC unroll 3
+        for (int level = G::first_leaf_level; level <= G::last_level; ++level) {
+            if (!keeps && table == this->page_) return false;
+            found.level = level;
+            found.table = platform.table(table);
+            found.index = G::index(level, va);
+            found.value = platform.load(found.table, found.index);
+            if (!F::is_table(level, found.value)) break;
+            table = F::table_address(found.value);
+        }
+        if (!F::is_leaf(found.level, found.value)) return false;
+        return options_.owns_tables || !this->holds_tables(found.value);
+    }
+
+    /// Whether the change makes a difference to the leaf; if not, its ends needn't be split.
+    [[nodiscard]] bool alters(const Found& found) {
+        if (this->core_.format.spell(found.level, this->change_).apply_to(found.value) != found.value) return true;
+        const bool grouped = found.value.any_of(F::contiguous_mask);
+        const std::uint64_t inside = (grouped ? G::group_bytes(found.level) : G::bytes(found.level)) - 1;
+        const std::uint64_t va = this->core_.va_of(this->page_);
+        this->region_.counters.splits_avoided +=
+            ((va & inside) != 0 ? 1u : 0u) + (((va + G::page_size) & inside) != 0 ? 1u : 0u);
+        return false;
+    }
+
+    /// Whether a page is one of the tables above its own region.
+    [[nodiscard, gnu::noinline]] bool is_upper_table(PhysAddr page) const {
+        PhysAddr table = this->core_.root;
+        for (int level = G::root_level; level < G::first_leaf_level; ++level) {
+            if (table == page) return true;
+            const auto upper = this->core_.platform.table(table);
+            table = F::table_address(this->core_.platform.load(upper, G::index(level, this->core_.va_of(page))));
+        }
+        return false;
+    }
+
+    /// Makes the page a leaf of its own; each step is visible to walkers before the next.
+    [[gnu::always_inline]] inline void cut(Found& found, TableReserve& reserve) {
+        P& platform = this->core_.platform;
+        WriteSection<P> writable{platform};
+        if (found.value.any_of(F::contiguous_mask)) {
+            set_group(this->core_, this->region_, found.table, found.level, found.index, false);
+            found.value = found.value.without(F::contiguous_mask);
+        }
+        if (found.level != G::last_level) {
+            const auto table = found.table;
+            const unsigned index = found.index;
+            const Descriptor link = build(found, reserve);
+            publish(this->core_, this->region_);
+            platform.store(table, index, link);
+            ++this->region_.counters.stores;
+        }
+        publish(this->core_, this->region_);
+        platform.barrier_context();
+    }
+
+    /// The tables from the leaf down to the page: contiguous but for the group that the page is in. Nothing points to
+    /// them yet. `found` becomes the page.
+    [[nodiscard, gnu::always_inline]] inline Descriptor build(Found& found, TableReserve& reserve) {
+        P& platform = this->core_.platform;
+        auto& region = this->region_;
+        const std::uint64_t va = this->core_.va_of(this->page_);
+        const bool may_group = this->core_.gate.may_merge();
+        const unsigned tables = found.tables();
+        region.counters.splits += tables;
+        region.counters.tables_taken += tables;
+        region.counters.filled += tables * G::table_entries;
+        Descriptor top;
+#pragma GCC unroll 2
+        for (int level = G::first_leaf_level + 1; level <= G::last_level; ++level) {
+            if (level <= found.level) continue;
+            const PhysAddr pa = reserve.use();
+            const auto table = platform.table(pa);
+            const unsigned shift = G::shift(level), index = G::index(level, va);
+            const Descriptor first = F::child_of(level - 1, found.value);
+            unsigned start = 0, end = G::table_entries; // of what can't be contiguous
+            if (may_group && this->core_.groups_allowed(level)) {
+                start = index & ~(G::group_entries(level) - 1);
+                end = start + G::group_entries(level);
+                const auto after = first.advanced(std::uint64_t{end} << shift) | F::contiguous_mask;
+                platform.fill(table, 0, start, first | F::contiguous_mask, G::bytes(level));
+                platform.fill(table, end, G::table_entries - end, after, G::bytes(level));
+                count_leaves<G>(region, level, true, G::table_entries - G::group_entries(level));
+            }
+            platform.fill(table, start, end - start, first.advanced(std::uint64_t{start} << shift), G::bytes(level));
+            count_leaves<G>(region, level, false, end - start);
+            count_leaves<G>(region, level - 1, false, -1);
+            if (top.empty()) {
+                top = F::table(pa);
+            } else {
+                platform.fill(found.table, found.index, 1, F::table(pa), 0);
+            }
+            found = {table, level, index, first.advanced(std::uint64_t{index} << shift)};
+        }
+        return top;
+    }
+
+    const ChangeOptions& options_;
+};
+
+} // namespace detail
+
+} // namespace directmap
