@@ -121,15 +121,19 @@ private:
 template <Format F, Platform P>
 void note_region_tables(Core<F, P>& core) {
     using G = typename F::geometry;
-    constexpr std::uint64_t in_table = std::uint64_t{G::table_entries} << G::shift(G::first_leaf_level);
+    constexpr std::uint64_t in_table =
+        (std::uint64_t{G::table_entries} << G::shift(G::first_leaf_level)) >> G::region_shift; // regions of one table
     auto* region = core.regions.begin();
-    for (std::uint64_t va = core.first_region << G::region_shift; region != core.regions.end();) {
+    for (std::uint64_t number = core.first_region; region != core.regions.end();) {
         PhysAddr table = core.root;
         for (int level = G::root_level; level < G::first_leaf_level && table != PhysAddr{}; ++level) {
-            table = F::table_address(core.platform.load(core.platform.table(table), G::index(level, va)));
+            const unsigned index = G::index(level, number << G::region_shift);
+            table = F::table_address(core.platform.load(core.platform.table(table), index));
         }
-        const std::uint64_t next = align_down(va, in_table) + in_table;
-        for (; va != next && region != core.regions.end(); va += G::region_bytes) region++->table = table;
+        const std::uint64_t here = in_table - (number & (in_table - 1));
+        const auto left = static_cast<std::uint64_t>(core.regions.end() - region);
+        auto* const end = region + (here < left ? here : left);
+        for (number += here; region != end; ++region) region->table = table;
     }
 }
 

@@ -45,7 +45,7 @@ public:
             table = core_.platform.table(F::table_address(d));
         }
         WriteSection<P> writable{core_.platform};
-        (void)read_entries(table, level, G::index(level, core_.va_of(base)), G::region_entries, base);
+        read_top(table, G::index(level, core_.va_of(base)), base);
         settle();
         return budget_;
     }
@@ -58,8 +58,6 @@ private:
         std::uint32_t leaves[6] = {};
         std::uint32_t tables = 0;
     };
-    static constexpr unsigned most_entries = G::leaf_levels > 2 ? G::table_entries : G::region_entries;
-
     [[nodiscard]] bool in_scope(PhysAddr start, std::uint64_t size) const {
         return start < scope_.end() && scope_.start < start + size;
     }
@@ -114,20 +112,40 @@ private:
     Whole read_child(PhysAddr child, int level, PhysAddr base) {
         const Table table = core_.platform.table(child);
         if constexpr (G::leaf_levels > 2) {
-            if (level != G::last_level) return read_entries(table, level, 0, G::table_entries, base);
+            if (level != G::last_level) return read_middle(table, base);
         }
         return read_pages(table, base);
     }
 
-    /// Reads `count` entries above the last level. If they amount to one larger leaf, says so and stores nothing.
-    /// Otherwise replaces each child table that amounts to a leaf, and closes what groups agree.
-    Whole read_entries(Table table, int level, unsigned first, unsigned count, PhysAddr base) {
+    /// The region's own entries: a child table that amounts to a leaf becomes one, then groups are closed.
+    void read_top(Table table, unsigned first, PhysAddr base) {
+        constexpr int level = G::first_leaf_level;
+        constexpr std::uint64_t size = G::bytes(level);
+        for (unsigned i = 0; i < G::region_entries; ++i) {
+            const PhysAddr start = base + i * size;
+            if (!in_scope(start, size)) continue;
+            const Descriptor d = core_.platform.load(table, first + i);
+            if (!F::is_table(level, d)) continue;
+            if (budget_ == 0) {
+                stop_at(start);
+                break;
+            }
+            const Whole child = read_child(F::table_address(d), level + 1, start);
+            if (child.uniform) replace(table, level, first + i, start, child);
+        }
+        close_all_groups(table, level, first, G::region_entries, base);
+    }
+
+    /// Reads a table between the region's own and the last level. If it amounts to one larger leaf, says so and stores
+    /// nothing. Otherwise replaces each child table that amounts to a leaf, and closes what groups agree.
+    [[gnu::noinline]] Whole read_middle(Table table, PhysAddr base) {
+        constexpr int level = G::last_level - 1;
+        constexpr unsigned count = G::table_entries;
+        constexpr std::uint64_t size = G::bytes(level);
         P& platform = core_.platform;
-        const std::uint64_t size = G::bytes(level);
-        const bool top = level == G::first_leaf_level;
-        std::uint64_t marks[(most_entries + 63) / 64] = {}; // children that amount to a leaf
+        std::uint64_t marks[(count + 63) / 64] = {}; // children that amount to a leaf
         Whole whole;
-        whole.uniform = !top;
+        whole.uniform = true;
         bool spent = false;  // out of budget: what has been read must not have to be read again
         Descriptor expected; // of entry 0
         // In scope first: where a change has just been made the answer is usually no. Then the rest, if it matters.
@@ -135,7 +153,7 @@ private:
             for (unsigned i = 0; i < count && (pass == 0 || whole.uniform); ++i) {
                 const PhysAddr start = base + i * size;
                 if (in_scope(start, size) != (pass == 0)) continue;
-                const Descriptor d = platform.load(table, first + i);
+                const Descriptor d = platform.load(table, i);
                 Descriptor value = d.without(F::contiguous_mask);
                 if (F::is_table(level, d)) {
                     if (budget_ == 0) {
@@ -144,12 +162,8 @@ private:
                         spent = true;
                         break;
                     }
-                    const Whole child = read_child(F::table_address(d), level + 1, start);
-                    if (child.uniform && top) {
-                        replace(table, level, first + i, start, child);
-                    } else if (child.uniform) {
-                        marks[i / 64] |= std::uint64_t{1} << (i % 64);
-                    }
+                    const Whole child = read_pages(core_.platform.table(F::table_address(d)), start);
+                    if (child.uniform) marks[i / 64] |= std::uint64_t{1} << (i % 64);
                     whole.uniform = whole.uniform && child.uniform;
                     value = child.leaf;
                     for (unsigned s = 0; s < G::leaf_sizes.count; ++s) whole.leaves[s] += child.leaves[s];
@@ -176,21 +190,23 @@ private:
         }
         for (unsigned i = 0; i < count; ++i) {
             if ((marks[i / 64] >> (i % 64) & 1) == 0) continue;
-            const PhysAddr child = F::table_address(platform.load(table, first + i));
-            if (spent || in_scope(base + i * size, size))
-                replace(table, level, first + i, base + i * size, read_again(child, level + 1));
+            const PhysAddr child = F::table_address(platform.load(table, i)), start = base + i * size;
+            if (spent || in_scope(start, size)) replace(table, level, i, start, read_again(child));
         }
-        complete_groups(table, level, first, count, base);
-        if (unlinked_) publish(core_, region_); // a group bit must not cover an entry that still is a table somewhere
-        close_groups(table, level, first, count, base);
+        close_all_groups(table, level, 0, count, base);
         return {};
     }
 
-    /// A table, with what is below it, that is known to be uniform and has been paid for.
-    Whole read_again(PhysAddr child, int level) {
+    void close_all_groups(Table table, int level, unsigned first, unsigned count, PhysAddr base) {
+        complete_groups(table, level, first, count, base);
+        if (unlinked_) publish(core_, region_); // a group bit must not cover an entry that still is a table somewhere
+        close_groups(table, level, first, count, base);
+    }
+
+    /// A last-level table that is known to be uniform and has been paid for.
+    Whole read_again(PhysAddr child) {
         const std::uint64_t budget = budget_, read = progress_.tables_read;
-        budget_ = ~std::uint64_t{0};
-        const Whole whole = read_child(child, level, PhysAddr{});
+        const Whole whole = read_pages(core_.platform.table(child), PhysAddr{});
         budget_ = budget;
         progress_.tables_read = read;
         return whole;

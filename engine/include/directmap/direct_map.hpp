@@ -125,7 +125,8 @@ public:
 
     /// The tables that changing `range` so would take now: a pure read, for callers that must know beforehand. Errors:
     /// as `protect` would answer.
-    [[nodiscard]] Result<unsigned> tables_needed(PhysRange range, Change change, ChangeOptions options = {}) {
+    [[nodiscard]] Result<unsigned> tables_needed(PhysRange range, Change change,
+                                                 const ChangeOptions& options = default_options) {
         if (auto r = check(range, change); !r) return r.error();
         return plan_tables(core_, range, change, options);
     }
@@ -134,53 +135,59 @@ public:
     /// every CPU uses the new attributes (P2) and nothing outside of the range has changed or faulted (P3). A change of
     /// memory type or sharing breaks before it makes: in between, accesses to the range fault. Errors:
     /// invalid_argument, not_mapped, unsupported, busy, no_tables, would_block, incompatible (see ErrorCode).
-    [[nodiscard, gnu::noinline]] Result<void> protect(PhysRange range, Change change, ChangeOptions options = {}) {
+    [[nodiscard, gnu::noinline]] Result<void> protect(PhysRange range, Change change,
+                                                      const ChangeOptions& options = default_options) {
         if (core_.policy == CollapsePolicy::on_restore) return protect_and_heal(range, change, options);
-        // Most changes: a page that is a leaf of its own. No error comes from here; what it declines goes further.
-        if (is_page(range) && detail::PageChange<F, P>{core_, range.start, change}.run()) return {};
-        options.deferred = nullptr;
-        return protect_any(range, change, options);
+        // Most changes: a page, and a page that is a leaf of its own. What these decline, errors too, goes further.
+        if (is_page(range)) {
+            if (options.deferred == nullptr && detail::PageChange<F, P>{core_, range.start, change}.run()) return {};
+            return protect_page(range, change, options);
+        }
+        return protect_range(range, change, options);
     }
 
     /// The same, with the flush still owed: older attributes may be used until it is complete. What must break before
     /// it makes is flushed at once all the same.
     [[nodiscard]] Result<DeferredFlush> protect_deferred(PhysRange range, Change change, ChangeOptions options = {}) {
-        DeferredFlush flush;
-        options.deferred = &flush.stale_;
-        if (auto r = protect_any(range, change, options); !r) return r.error();
-        flush.map_ = this;
-        return flush;
+        Result<DeferredFlush> result{DeferredFlush{}}; // filled in place
+        options.deferred = &result.value().stale_;
+        if (const auto done = protect(range, change, options); done) {
+            result.value().map_ = this;
+        } else {
+            result.fail(done.error());
+        }
+        return result;
     }
 
     // The named forms.
-    [[nodiscard]] Result<void> set_read_only(PhysRange r, ChangeOptions o = {}) {
+    [[nodiscard]] Result<void> set_read_only(PhysRange r, const ChangeOptions& o = default_options) {
         return protect(r, Change{}.writable(false), o);
     }
-    [[nodiscard]] Result<void> set_writable(PhysRange r, ChangeOptions o = {}) {
+    [[nodiscard]] Result<void> set_writable(PhysRange r, const ChangeOptions& o = default_options) {
         return protect(r, Change{}.writable(true), o);
     }
-    [[nodiscard]] Result<void> set_executable(PhysRange r, bool on, ChangeOptions o = {}) {
+    [[nodiscard]] Result<void> set_executable(PhysRange r, bool on, const ChangeOptions& o = default_options) {
         return protect(r, Change{}.executable(on), o);
     }
     /// Present-invalid: every access faults, the leaf keeps its address and attributes; the memory may be reused once
     /// this has returned.
-    [[nodiscard]] Result<void> set_invalid(PhysRange r, ChangeOptions o = {}) {
+    [[nodiscard]] Result<void> set_invalid(PhysRange r, const ChangeOptions& o = default_options) {
         return protect(r, Change{}.valid(false), o);
     }
-    [[nodiscard]] Result<void> set_valid(PhysRange r, ChangeOptions o = {}) {
+    [[nodiscard]] Result<void> set_valid(PhysRange r, const ChangeOptions& o = default_options) {
         return protect(r, Change{}.valid(true), o);
     }
-    [[nodiscard]] Result<void> set_key(PhysRange r, unsigned key, ChangeOptions o = {}) {
+    [[nodiscard]] Result<void> set_key(PhysRange r, unsigned key, const ChangeOptions& o = default_options) {
         return protect(r, Change{}.key(key), o);
     }
-    [[nodiscard]] Result<void> set_shared(PhysRange r, bool on, ChangeOptions o = {}) {
+    [[nodiscard]] Result<void> set_shared(PhysRange r, bool on, const ChangeOptions& o = default_options) {
         return protect(r, Change{}.shared(on), o);
     }
 
     /// Pins `range` to pages: later changes inside it never resize a leaf, need no table and may come from atomic
     /// context. Collapse leaves it alone until `release`. May sleep. Linear in the range, one table for each large leaf
     /// in it.
-    [[nodiscard]] Result<void> prepare(PhysRange range, ChangeOptions options = {}) {
+    [[nodiscard]] Result<void> prepare(PhysRange range, const ChangeOptions& options = default_options) {
         if (auto r = check(range, Change{}); !r) return r;
         return prepare_range(core_, range, options);
     }
@@ -209,7 +216,9 @@ public:
         return directmap::background_step(core_, budget);
     }
     /// Everything but static zones becomes pages. Live while the gate is open; otherwise under quiescence.
-    [[nodiscard]] Result<void> repaint(ChangeOptions options = {}) { return repaint_all(core_, options); }
+    [[nodiscard]] Result<void> repaint(const ChangeOptions& options = default_options) {
+        return repaint_all(core_, options);
+    }
 
     /// Admits a CPU before its first translation through the map (P8); its MMU is off or uses another map. Called on a
     /// CPU that is inside already (the boot CPU admits itself first). A CPU that doesn't tolerate resizing is admitted
@@ -282,15 +291,20 @@ private:
         return range.size == G::page_size && range.start.aligned(G::page_size) &&
                core_.region_index(range.start) < core_.regions.size();
     }
-    // Options by value, as the tail calls to these want them.
-    [[nodiscard, gnu::noinline]] Result<void> protect_any(PhysRange range, Change change, ChangeOptions options) {
-        if (is_page(range) && detail::PageSplit<F, P>{core_, range.start, change, options}.run()) return {};
+    [[nodiscard, gnu::noinline]] Result<void> protect_page(PhysRange page, Change change,
+                                                           const ChangeOptions& options) {
+        if (detail::PageSplit<F, P>{core_, page.start, change, options}.run()) return {};
+        return protect_range(page, change, options);
+    }
+    [[nodiscard, gnu::noinline]] Result<void> protect_range(PhysRange range, Change change,
+                                                            const ChangeOptions& options) {
         if (auto r = check(range, change); !r) return r;
         return change_range(core_, range, change, options);
     }
-    [[nodiscard, gnu::noinline]] Result<void> protect_and_heal(PhysRange range, Change change, ChangeOptions options) {
-        auto result = protect_any(range, change, options);
-        if (result) heal(range);
+    [[nodiscard, gnu::noinline]] Result<void> protect_and_heal(PhysRange range, Change change,
+                                                               const ChangeOptions& options) {
+        auto result = is_page(range) ? protect_page(range, change, options) : protect_range(range, change, options);
+        if (result && options.deferred == nullptr) heal(range);
         return result;
     }
 

@@ -58,6 +58,8 @@ public:
     [[nodiscard]] constexpr T& value() { return value_; }
     [[nodiscard]] constexpr const T& value() const { return value_; }
     [[nodiscard]] constexpr const Error& error() const { return error_; }
+    /// For results that are too large to be made anew.
+    constexpr void fail(const Error& error) { error_ = error; }
 
 private:
     T value_{};

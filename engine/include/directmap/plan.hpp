@@ -23,6 +23,8 @@ struct ChangeOptions {
     StaleSet* deferred = nullptr;
 };
 
+inline constexpr ChangeOptions default_options{};
+
 /// A leaf that straddles an end of the range, or the group that does.
 template <class Table>
 struct Cut {

@@ -233,7 +233,7 @@ private:
     /// so that no half of a group speaks for the other), is flushed everywhere, and only then gets its new value, group
     /// bit included. In between, accesses to these pages fault; the caller owns them. Leaves of the range whose own
     /// change could be made in place are broken too: one flush serves all.
-    void break_and_make(RegionState& region, PhysRange part, StaleRange changed) {
+    [[gnu::noinline]] void break_and_make(RegionState& region, PhysRange part, StaleRange changed) {
         (void)each_run(region, part, Pass::break_leaves);
         publish(core_, region);
         StaleSet broken;
