@@ -16,6 +16,11 @@ std::uint64_t align_to(std::uint64_t va, unsigned shift) {
     return va >> shift << shift;
 }
 
+/// Whether two ranges share a byte. By distance: at the end of the address space the end of a range is 0.
+bool overlap(std::uint64_t a, std::uint64_t a_size, std::uint64_t b, std::uint64_t b_size) {
+    return b - a < a_size || a - b < b_size;
+}
+
 } // namespace
 
 Machine::Machine(const MachineConfig& config)
@@ -172,7 +177,7 @@ void Machine::for_each_run(const Entry& entry, std::uint64_t va, int level, bool
         } else if (child.kind == Entry::Kind::leaf) {
             const LeafRun run = run_of(child, child_va, level + 1);
             if (open.size != 0 && open.unit_shift == run.unit_shift && open.access == run.access) {
-                if (run.va + run.size <= open.va + open.size) return; // the same group
+                if (run.va - open.va < open.size) return; // the same group
                 if (open.va + open.size == run.va) {
                     open.size += run.size;
                     return;
@@ -249,12 +254,11 @@ void Machine::check_visible(const Entry& entry, std::uint64_t va, int level) {
 /// of another memory type or address space never.
 void Machine::check_conflicts(const LeafRun& run) {
     if (quiescent_) return;
-    const std::uint64_t end = run.va + run.size;
-    for (std::uint64_t region = region_of(run.va); region <= region_of(end - 1); ++region) {
+    for (std::uint64_t region = region_of(run.va); region <= region_of(run.va + run.size - 1); ++region) {
         const auto it = stale_.find(region);
         if (it == stale_.end()) continue;
         for (const StaleLeaves& s : it->second.leaves) {
-            if (s.va >= end || run.va >= s.va + s.size) continue;
+            if (!overlap(s.va, s.size, run.va, run.size)) continue;
             if (s.access.must_break_for(run.access)) {
                 report("break-before-make",
                        fmt::format("'{}' at {:#x} while '{}' may still be cached", describe(run.access), run.va,
@@ -274,14 +278,14 @@ void Machine::check_conflicts(const LeafRun& run) {
 
 /// P2 and P1 for everything that may be cached of a range.
 void Machine::check_stale(PhysRange range) {
-    const std::uint64_t va = range.start.value() + config_.offset, end = va + range.size;
-    for (std::uint64_t region = region_of(va); region <= region_of(end - 1); ++region) {
+    const std::uint64_t va = range.start.value() + config_.offset, last = va + range.size - 1;
+    for (std::uint64_t region = region_of(va); region <= region_of(last); ++region) {
         const auto it = stale_.find(region);
         if (it == stale_.end()) continue;
         for (const StaleLeaves& s : it->second.leaves) {
-            const std::uint64_t from = std::max(va, s.va), to = std::min(end, s.va + s.size);
-            if (from >= to || (s.cpus & on_map_) == 0) continue;
-            if (const auto where = reference_.forbids({PhysAddr{pa_of(from)}, to - from}, s.access)) {
+            const std::uint64_t from = std::max(va, s.va), to = std::min(last, s.va + s.size - 1);
+            if (from > to || (s.cpus & on_map_) == 0) continue;
+            if (const auto where = reference_.forbids({PhysAddr{pa_of(from)}, to - from + 1}, s.access)) {
                 report("P2 tightening",
                        fmt::format("CPU mask {:#x} may still use '{}' for {:#x}", s.cpus & on_map_, describe(s.access),
                                    where->value()),
@@ -451,8 +455,7 @@ void Machine::check_merge(const LeafRun& run) {
     const auto it = stale_.find(region_of(run.va));
     if (it == stale_.end()) return;
     for (const StaleLeaves& s : it->second.leaves) {
-        if (s.va >= run.va + run.size || run.va >= s.va + s.size || s.access == run.access || (s.cpus & on_map_) == 0)
-            continue;
+        if (!overlap(s.va, s.size, run.va, run.size) || s.access == run.access || (s.cpus & on_map_) == 0) continue;
         report("unflushed merge",
                fmt::format("'{}' of {} bytes is put at {:#x} while '{}' may still be cached there",
                            describe(run.access), run.size, run.va, describe(s.access)),
@@ -500,7 +503,7 @@ void Machine::link(std::uint64_t table, std::uint64_t va, int level) {
         // Neighbours that continue one another are judged together.
         const bool runs_on = e.pa - open_entry.pa == entry_va - open_va;
         if (open.size != 0 && runs_on && open.unit_shift == run.unit_shift && open.access == run.access) {
-            if (run.va + run.size > open.va + open.size) open.size = run.va + run.size - open.va;
+            open.size = std::max(open.size, run.va - open.va + run.size);
             return;
         }
         settle_open();
@@ -534,7 +537,7 @@ void Machine::add_stale(const LeafRun& run, bool published) {
             s.unpublished_by != by) {
             continue;
         }
-        if (s.va <= run.va && run.va + run.size <= s.va + s.size) return;
+        if (run.va - s.va < s.size && run.va - s.va + run.size <= s.size) return;
         if (s.va + s.size == run.va && !published) {
             s.size += run.size;
             return;
@@ -1105,8 +1108,7 @@ void Machine::apply(const PendingInvalidation& inv) {
         std::vector<StaleLeaves> kept;
         for (const StaleLeaves& s : stale.leaves) {
             const bool all = inv.size == 0;
-            const std::uint64_t end = inv.va + inv.size;
-            const bool hit = (all || (s.va < end && inv.va < s.va + s.size)) && s.unpublished_by < 0 &&
+            const bool hit = (all || overlap(inv.va, inv.size, s.va, s.size)) && s.unpublished_by < 0 &&
                              s.settled < inv.issued && (s.cpus & inv.targets) != 0 &&
                              (inv.scope.level == InvalidationScope::any_level || inv.scope.level == s.level);
             if (!hit) {
@@ -1115,13 +1117,14 @@ void Machine::apply(const PendingInvalidation& inv) {
             }
             // A leaf is hit as a whole, but a contiguous group may be cached descriptor by descriptor.
             const unsigned shift = s.descriptor_shift;
-            const std::uint64_t from = all ? s.va : std::max(s.va, align_to(inv.va, shift));
-            const std::uint64_t to =
-                all ? s.va + s.size : std::min(s.va + s.size, align_to(end - 1, shift) + (std::uint64_t{1} << shift));
+            const std::uint64_t last = align_to(inv.va + inv.size - 1, shift);
+            // As distances from the first leaf.
+            const std::uint64_t from = all || inv.va < s.va ? 0 : align_to(inv.va, shift) - s.va;
+            const std::uint64_t to = all ? s.size : std::min(s.size, last - s.va + (std::uint64_t{1} << shift));
             const auto keep = [&](std::uint64_t start, std::uint64_t stop, std::uint64_t cpus, bool whole_units) {
                 if (start >= stop || cpus == 0) return;
                 StaleLeaves rest = s;
-                rest.va = start;
+                rest.va = s.va + start;
                 rest.size = stop - start;
                 rest.cpus = cpus;
                 if (!whole_units) rest.unit_shift = shift;
@@ -1129,16 +1132,15 @@ void Machine::apply(const PendingInvalidation& inv) {
             };
             const bool units = (from & ((std::uint64_t{1} << s.unit_shift) - 1)) == 0 &&
                                (to & ((std::uint64_t{1} << s.unit_shift) - 1)) == 0;
-            keep(s.va, from, s.cpus, units);
-            keep(to, s.va + s.size, s.cpus, units);
+            keep(0, from, s.cpus, units);
+            keep(to, s.size, s.cpus, units);
             keep(from, to, s.cpus & ~inv.targets, true);
         }
         stale.leaves = std::move(kept);
         if (inv.scope.leaves_only) return;
         std::erase_if(stale.tables, [&](StaleTable& s) {
-            const bool hit = (inv.size == 0 || (s.va < inv.va + inv.size && inv.va < s.va + s.size)) &&
-                             s.unpublished_by < 0 && s.settled < inv.issued &&
-                             inv.scope.level == InvalidationScope::any_level;
+            const bool hit = (inv.size == 0 || overlap(inv.va, inv.size, s.va, s.size)) && s.unpublished_by < 0 &&
+                             s.settled < inv.issued && inv.scope.level == InvalidationScope::any_level;
             if (hit) s.cpus &= ~inv.targets;
             if (s.cpus != 0) return false;
             drop_stale_table(s);
