@@ -127,6 +127,19 @@ TEST(BadInput, TranslateTellsForeignAddressesAndHoles) {
     EXPECT_EQ(odd.value().leaf.bytes(), gib);
 }
 
+TEST(BadInput, AHoleIsToldWhereItIsEvenIfItsEntryBeginsBelowAddressZero) {
+    machine::RigConfig config;
+    config.offset = 0xffff000020000000; // the first entry of 1G begins half a gigabyte below address 0
+    config.ram = {{at(0, 16 * mib), {}}, {at(gib, gib), {}}};
+    config.zones = {{.range = at(0, 16 * mib), .kind = ZoneKind::excluded}};
+    Rig4K rig{config};
+    ASSERT_TRUE(rig.built()) << rig.built().error().reason;
+    auto r = rig.protect(at(8 * kib, 4 * kib), read_only);
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code, ErrorCode::not_mapped);
+    EXPECT_EQ(r.error().where, PhysAddr{8 * kib});
+}
+
 TEST(BadInput, SharingOutsideOfARealmIsUnsupported) {
     Rig4K rig{ram(start, 4 * gib)};
     for (const bool on : {true, false}) {

@@ -105,6 +105,21 @@ TEST_P(ClosedGate, LetsLeavesBeResizedUnderQuiescence) {
     EXPECT_EQ(rig.check(), "");
 }
 
+TEST_P(ClosedGate, StaticGroupsKeepTheirSizeUnderQuiescence) {
+    RigConfig config = repaintable();
+    config.bbm = GetParam();
+    config.zones = {{.range = at(start + 32 * mib + 64 * kib, 64 * kib), .kind = ZoneKind::fixed_size}};
+    Rig4K rig{config};
+    const auto before = leaves_of(rig.map());
+    for (const Change change : {read_only, Change{}.valid(false), Change{}.valid(true).writable(true)}) {
+        rig.machine().begin_quiescence();
+        ASSERT_TRUE(rig.protect(config.zones[0].range, change, {.quiescent = true}));
+        rig.machine().end_quiescence();
+        EXPECT_EQ(rig.check(), "");
+    }
+    EXPECT_EQ(leaves_of(rig.map()), before);
+}
+
 INSTANTIATE_TEST_SUITE_P(Bbm, ClosedGate, testing::Values(0U, 1U, 2U));
 
 TEST(Gate, ANewcomerWithoutToleranceIsAdmittedOnceTheMapIsPages) {
@@ -209,6 +224,20 @@ TEST(Quirks, ACpuThatMishandlesGroupsIsAdmittedToAMapWithoutThem) {
         EXPECT_FALSE(leaf.contiguous);
         return true;
     });
+    EXPECT_EQ(rig.check(), "");
+}
+
+TEST(Quirks, WhereSuchACpuIsNotAdmittedGroupsFormAgain) {
+    RigConfig config = repaintable();
+    config.zones = {{.range = at(start + 32 * mib + 64 * kib, 64 * kib), .kind = ZoneKind::fixed_size}};
+    Rig4K rig{config};
+    const auto before = rig.leaves();
+    auto r = rig.map().admit({.tolerates_live_resize = true, .no_contiguous = true});
+    ASSERT_FALSE(r) << "a static group stays";
+    EXPECT_EQ(r.error().code, ErrorCode::unsupported);
+    EXPECT_EQ(rig.map().gate_mode(), Gate::Mode::open);
+    ASSERT_TRUE(rig.collapse(rig.whole()));
+    EXPECT_EQ(rig.leaves(), before);
     EXPECT_EQ(rig.check(), "");
 }
 

@@ -406,6 +406,7 @@ Result<void> DirectMap<F, P>::admit(CpuCapabilities cpu, AdmissionPolicy policy)
     } else if (gate.mode() == Gate::Mode::closed && !(cpu.no_contiguous && has_groups())) {
         repainted = {}; // another admission was through first: nothing is left to repaint
     } else if (gate.mode() == Gate::Mode::splitting && !others) {
+        gate.forbid_contiguous(false); // nobody was admitted who minds
         gate.set(Gate::Mode::open);
     }
     platform.release(core_.admission_lock);

@@ -42,7 +42,7 @@ public:
     /// Quirks of the CPUs admitted so far.
     [[nodiscard]] bool contiguous_allowed() const { return !__atomic_load_n(&no_contiguous_, __ATOMIC_ACQUIRE); }
     [[nodiscard]] bool invalidate_twice() const { return __atomic_load_n(&invalidate_twice_, __ATOMIC_ACQUIRE); }
-    void forbid_contiguous() { __atomic_store_n(&no_contiguous_, true, __ATOMIC_SEQ_CST); }
+    void forbid_contiguous(bool on = true) { __atomic_store_n(&no_contiguous_, on, __ATOMIC_SEQ_CST); }
     void require_twice() { __atomic_store_n(&invalidate_twice_, true, __ATOMIC_SEQ_CST); }
 
 private:

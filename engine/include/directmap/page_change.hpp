@@ -32,6 +32,11 @@ protected:
         return core_.table_key != 0 && (leaf & F::key_mask) == F::key_bits(core_.table_key);
     }
 
+    /// Whether something has to be flushed before anything else changes in the region: the general way does that.
+    [[nodiscard]] bool owes_a_flush_first() const {
+        return F::flush_owed_after_resize && (region_.deferred || region_.unflushed != 0);
+    }
+
     /// Stores the page's entry, under the lock; it is published, and flushed if anybody may have cached the old value.
     [[gnu::always_inline]] inline void commit(Table table, unsigned index, Descriptor value, Descriptor made,
                                               bool resized, StaleSet* deferred) {
@@ -99,7 +104,7 @@ public:
         if (platform.tables_mapped_here() && !keeps_tables(this->core_, this->change_)) return false;
         RegionGuard<F, P> guard{this->core_, this->region_};
         PhysAddr table_pa = this->region_.table;
-        if (table_pa == PhysAddr{}) return false;
+        if (table_pa == PhysAddr{} || this->owes_a_flush_first()) return false;
         const std::uint64_t va = this->core_.va_of(this->page_);
 #pragma GCC unroll 3
         for (int level = G::first_leaf_level; level != G::last_level; ++level) {
@@ -148,6 +153,7 @@ public:
                     if (!alters(found)) return true;
                     found_at = this->region_.counters.stores;
                 }
+                if (this->owes_a_flush_first()) return false;
                 if (found.tables() <= reserve.count()) {
                     const bool resizes = found.is_larger();
                     if (resizes) {

@@ -238,6 +238,7 @@ private:
             if (d.any_of(F::contiguous_mask)) set_group(core_, region, now.table, level, now.first + n, false);
         }
         if (n == 0) return 0;
+        flush_before_change(core_, region, seen.start);
         publish(core_, region); // every new table, and every opened group, before the first link
         for (unsigned i = 0; i < n; ++i) platform.store(now.table, now.first + i, F::table(links[i]));
         publish(core_, region);

@@ -126,8 +126,7 @@ private:
                 return incompatible(part_.start, "the range maps page tables that the change has to edit");
             }
             if (core_.table_key != 0 && !options_.owns_tables && holds_table_pages(run, summary)) {
-                return incompatible(run.start < part_.start ? part_.start : run.start,
-                                    "the range holds protected page tables");
+                return incompatible(inside(run.start), "the range holds protected page tables");
             }
             if (!plan_.groups && summary.any.any_of(F::contiguous_mask))
                 plan_.groups = alters_group(run, summary, spelled);
@@ -155,8 +154,10 @@ private:
         unsigned hole = 0;
         while (F::is_leaf(run.level, core_.platform.load(run.table, run.first + hole))) ++hole;
         const PhysAddr where = run.start + (std::uint64_t{hole} << G::shift(run.level));
-        return {ErrorCode::not_mapped, where < part_.start ? part_.start : where, 0, "a hole in the range"};
+        return {ErrorCode::not_mapped, inside(where), 0, "a hole in the range"};
     }
+    /// The part's first address where an entry begins before it; even before address 0, if the offset is odd enough.
+    [[nodiscard]] PhysAddr inside(PhysAddr entry) const { return part_.contains(entry) ? entry : part_.start; }
 
     /// Whether a contiguous group in the run would change; single descriptors beside it may change alone.
     [[nodiscard]] bool alters_group(const TableRun& run, RunSummary summary, DescriptorChange spelled) const {

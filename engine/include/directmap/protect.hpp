@@ -34,6 +34,16 @@ template <Format F, Platform P>
     region.deferred = false;
 }
 
+/// Where translations of two sizes may be cached together only if their attributes agree: what an earlier resize or a
+/// deferred change left behind goes before leaves change or are resized.
+template <Format F, Platform P>
+void flush_before_change([[maybe_unused]] Core<F, P>& core, [[maybe_unused]] typename Core<F, P>::RegionState& region,
+                         [[maybe_unused]] PhysAddr inside) {
+    if constexpr (F::flush_owed_after_resize) {
+        if (region.unflushed != 0 || region.deferred) flush_region(core, region, inside);
+    }
+}
+
 /// The gate's answer to a plan that resizes.
 template <Format F, Platform P>
 [[nodiscard]] Result<void> check_gate(const Core<F, P>& core, PhysAddr where) {
@@ -151,6 +161,7 @@ private:
     /// Commits the plan to `part`, which lies in one region whose lock is held, and flushes or says what is owed.
     void commit(RegionState& region, PhysRange part) {
         bool owed = false;
+        if (plan_.alters || plan_.cuts()) flush_before_change(core_, region, part.start);
         if (cut_only_) {
             if (!plan_.cuts()) return;
             WriteSection<P> writable{core_.platform};
@@ -201,7 +212,9 @@ private:
         } else {
             change_in_place(region, part, marked);
         }
-        if (owes && !plan_.breaks) {
+        // Groups that were opened and closed again behind a closed gate: no trace of the single descriptors.
+        const bool reopened = options_.quiescent && plan_.groups;
+        if ((owes || reopened) && !plan_.breaks) {
             stale.add(changed);
             owed = true;
         }
@@ -295,7 +308,7 @@ private:
     /// Opens the run's groups that will change and marks them, or closes those that are marked.
     [[nodiscard]] bool set_groups(RegionState& region, const TableRun& run, bool close) {
         if (!G::has_groups(run.level)) return false;
-        const bool closes = close || core_.gate.may_merge();
+        const bool closes = close || options_.quiescent || core_.gate.may_merge();
         const DescriptorChange spelled = core_.format.spell(run.level, change_);
         const unsigned group = G::group_entries(run.level);
         bool any = false;
