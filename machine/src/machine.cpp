@@ -259,10 +259,16 @@ void Machine::check_conflicts(const LeafRun& run) {
         if (it == stale_.end()) continue;
         for (const StaleLeaves& s : it->second.leaves) {
             if (!overlap(s.va, s.size, run.va, run.size)) continue;
-            if (s.access.must_break_for(run.access)) {
+            if (config_.regime.breaks_before_makes && s.access.must_break_for(run.access)) {
                 report("break-before-make",
                        fmt::format("'{}' at {:#x} while '{}' may still be cached", describe(run.access), run.va,
                                    describe(s.access)),
+                       pa_of(run.va));
+            }
+            if (s.unit_shift != run.unit_shift && config_.regime.sizes_mix_if_alike && !(s.access == run.access)) {
+                report("mixed sizes",
+                       fmt::format("'{}' at {:#x} while '{}' of another size may still be cached", describe(run.access),
+                                   run.va, describe(s.access)),
                        pa_of(run.va));
             }
             if (s.unit_shift != run.unit_shift && any_intolerant(s.cpus & on_map_)) {
@@ -436,7 +442,7 @@ void Machine::changed(const Ref& ref, std::uint64_t table, unsigned index, std::
                 report("break-before-make", fmt::format("a leaf at {:#x} changes size and something else at once", va),
                        pa_of(va));
             }
-        } else if (old.access.must_break_for(now.access) || old.pa != now.pa) {
+        } else if ((config_.regime.breaks_before_makes && old.access.must_break_for(now.access)) || old.pa != now.pa) {
             report("break-before-make",
                    fmt::format("'{}' becomes '{}' at {:#x} without a break", describe(old.access), describe(now.access),
                                va),

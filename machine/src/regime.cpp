@@ -49,6 +49,7 @@ Regime Regime::arm64(unsigned page_shift, unsigned va_bits) {
 // 47:12 (52-bit forms move its top bits into 15:12 or 49:48 and 9:8); AF 10, nG 11, AP[2] 7, AttrIndx 4:2,
 // contiguous 52, PXN 53, UXN 54, POIndex 62:60.
 Entry Regime::decode(int level, std::uint64_t word) const {
+    if (decoder != nullptr) return decoder(*this, level, word);
     Entry e;
     if (word == 0) return e;
     const auto malformed = [&](const char* problem) {

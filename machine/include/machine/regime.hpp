@@ -35,6 +35,11 @@ struct Regime {
     int first_block_level = 1; ///< the lowest-numbered level at which a block is legal
     unsigned group_shift[4] = {0, 4, 4, 4};
     std::uint64_t realm_shared_address = 0;
+    // Other architectures, for tests. (x86-64 needs no break, but translations of two sizes may only be cached together
+    // if their attributes agree.)
+    Entry (*decoder)(const Regime& regime, int level, std::uint64_t word) = nullptr; ///< null: arm64's
+    bool breaks_before_makes = true;
+    bool sizes_mix_if_alike = false;
 
     /// arm64 with this granule (12, 14 or 16 bits) and address size; 52 selects the 52-bit descriptor forms.
     [[nodiscard]] static Regime arm64(unsigned page_shift, unsigned va_bits);

@@ -26,6 +26,7 @@ template <class F>
     r.index_bits = G::index_bits;
     r.first_block_level = G::first_leaf_level;
     for (int level = 0; level <= 3; ++level) r.group_shift[level] = G::group_shift(level);
+    if constexpr (requires { F::describe_to(r); }) F::describe_to(r); // another architecture's
     return r;
 }
 
