@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -227,6 +228,83 @@ TYPED_TEST(OutOfTables, ABuildSaysHowManyItNeedsAndReturnsWhatItTook) {
         needed = r.error().needed;
         ASSERT_LT(tables, 64U);
     }
+}
+
+TYPED_TEST(OutOfTables, AfterAFailedPrepareOrRepaintACollapseBringsEveryWordBack) {
+    using G = typename TypeParam::geometry;
+    for (const bool repaint : {false, true}) {
+        Host<TypeParam> host;
+        const std::uint64_t block = G::bytes(G::last_level - 1);
+        const auto before = host.words();
+        const std::size_t in_use = host.platform.tables_in_use();
+        for (unsigned tables = 0; tables < 12; ++tables) {
+            host.platform.limit = tables;
+            auto r = repaint ? host.map.repaint()
+                             : host.map.prepare(at(host.base + G::region_bytes - 10 * block, 20 * block));
+            ASSERT_FALSE(r) << tables;
+            EXPECT_EQ(r.error().code, ErrorCode::no_tables);
+            ASSERT_TRUE(host.map.collapse(host.map.span())); // which needs none
+            EXPECT_TRUE(host.words() == before) << tables;
+            EXPECT_EQ(host.platform.tables_in_use(), in_use);
+        }
+    }
+}
+
+TYPED_TEST(OutOfTables, WhatGivesMemoryBackNeedsNone) {
+    using G = typename TypeParam::geometry;
+    Host<TypeParam> host;
+    const auto before = host.words();
+    const PhysRange range = at(host.base + 3 * G::page_size, 5 * G::page_size);
+    ASSERT_TRUE(host.map.prepare(range));
+    ASSERT_TRUE(host.map.protect(range, read_only));
+    host.platform.limit = 0;
+    ASSERT_TRUE(host.map.protect(range, Change{}.writable(true)));
+    ASSERT_TRUE(host.map.release(range));
+    ASSERT_TRUE(host.map.collapse(range));
+    EXPECT_TRUE(host.words() == before);
+}
+
+/// A platform on which something happens when the first lock is taken: another CPU was there before.
+template <class F>
+class Interrupted : public HostPlatform<F::geometry::page_shift> {
+public:
+    using HostPlatform<F::geometry::page_shift>::HostPlatform;
+    using Lock = typename HostPlatform<F::geometry::page_shift>::Lock;
+    void acquire(Lock&) {
+        if (auto first = std::exchange(before_the_lock, nullptr)) first();
+    }
+    std::function<void()> before_the_lock;
+};
+
+TYPED_TEST(OutOfTables, AChangeThatFindsItsPagesCollapsedUnderTheLockFailsWholeAsWell) {
+    // It planned with pages and reserved nothing; another CPU collapsed them; now it has to ask, and there is nothing.
+    using G = typename TypeParam::geometry;
+    Interrupted<TypeParam> platform{0, 1024};
+    std::vector<Region<typename Interrupted<TypeParam>::Lock>> regions(4);
+    DirectMap<TypeParam, Interrupted<TypeParam>> map{
+        platform, {.offset = 0xffff000000000000}, {regions.data(), regions.size()}};
+    const std::uint64_t base = 4 * G::region_bytes;
+    const RamRange ram{at(base, 4 * G::region_bytes), {}};
+    const PhysRange page = at(base + 3 * G::page_size, G::page_size);
+    ASSERT_TRUE(map.build({{&ram, 1}, {}}, Mapping::largest));
+    ASSERT_TRUE(map.admit({.tolerates_live_resize = true}));
+    const auto collapsed = words_of_tree<TypeParam>(platform, map.root());
+    ASSERT_TRUE(map.protect(page, read_only));
+    ASSERT_TRUE(map.protect(page, Change{}.writable(true)));
+    bool interrupted = false;
+    const std::uint64_t scarce = G::leaf_levels - 2; // one less than it takes
+    platform.before_the_lock = [&] {
+        interrupted = true;
+        ASSERT_TRUE(map.collapse(map.span()));
+        platform.limit = scarce;
+    };
+    auto r = map.protect(page, read_only);
+    ASSERT_TRUE(interrupted);
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code, ErrorCode::no_tables);
+    EXPECT_GT(r.error().needed, 0U);
+    EXPECT_EQ(platform.limit, scarce) << "what was taken is given back";
+    EXPECT_TRUE(words_of_tree<TypeParam>(platform, map.root()) == collapsed);
 }
 
 TYPED_TEST(OutOfTables, SettingAsideTellsHowManyAreMissing) {

@@ -75,6 +75,8 @@ struct DriverOptions {
     std::size_t most_operations = ~std::size_t{0};
     /// Called with the scenario's choice before the machine is built; may ask for a record.
     std::function<void(machine::RigConfig&)> before_build{};
+    /// Called after every operation; returns what is wrong, or nothing.
+    std::function<std::string()> after_operation{};
 };
 
 template <class F>
@@ -95,11 +97,22 @@ public:
     [[nodiscard]] const std::string& story() const { return story_; }
     [[nodiscard]] std::size_t operations() const { return operations_; }
 
-    /// Runs until the script ends. Returns what went wrong first, or nothing.
+    /// Runs until the script ends, then undoes everything. Returns what went wrong first, or nothing.
     std::string run() {
+        (void)play();
+        return heal();
+    }
+    /// The operations alone; no flush is owed afterwards.
+    std::string play() {
         if (problem_.empty()) inspect("build");
         while (problem_.empty() && !script_.ended() && operations_ < options_.most_operations) step();
-        if (problem_.empty()) heal();
+        rig_->machine().run_on(0);
+        if (problem_.empty()) complete();
+        return problem_;
+    }
+    /// Undoes everything; the map must be what it was.
+    std::string heal() {
+        if (problem_.empty() && operations_ != 0) undo();
         return problem_;
     }
 
@@ -127,6 +140,7 @@ private:
         if (script_.one_in(6)) skew = G::bytes(G::last_level - 1) * (1 + script_.below(7));
         config_.offset = 0xffff'0000'0000'0000 + skew;
         if constexpr (G::va_bits > 48) config_.offset = 0xfff0'0000'0000'0000 + skew;
+        if (F::break_mask.empty()) config_.realm_shared_address = 0; // an architecture without realms
 
         std::uint64_t at = 2 * region + (script_.one_in(3) ? script_.below(region / page) * page : 0);
         const unsigned ranges = 1 + static_cast<unsigned>(script_.below(3));
@@ -156,6 +170,7 @@ private:
             small ? 2 * region + 32 * page : align_up(std::uint64_t{1} << 26, G::bytes(G::last_level - 1));
         config_.table_pool = phys_range(at, at + pool);
         config_.ram.push_back({*config_.table_pool, {}});
+        if (script_.one_in(8) && small) config_.offset = 0 - config_.ram.back().range.end().value(); // to the last byte
         play_ = phys_range(config_.ram.front().range.start.value(), playground);
         if (options_.verbose) {
             story_ += fmt::format(
@@ -276,6 +291,7 @@ private:
         }
         if (scarce) m.tables_left = ~std::uint64_t{0} / 2; // what comes back is added
         if (const std::string problems = rig_->problems(); !problems.empty()) fail(problems);
+        if (problem_.empty() && options_.after_operation) problem_ = options_.after_operation();
         if (small && problem_.empty() && operations_ % 16 == 0) inspect("operation");
     }
 
@@ -618,11 +634,7 @@ private:
         }
     }
 
-    /// Everything is undone; the map must be what it was.
-    void heal() {
-        rig_->machine().run_on(0);
-        if (operations_ == 0) return;
-        complete();
+    void undo() {
         const auto all = [&](auto&& apply) {
             std::uint64_t at = play_.start.value();
             while (at < play_.end().value()) {
