@@ -2,9 +2,10 @@
 #   A GoogleTest program, rapidcheck included; each of its cases becomes one CTest test called `NAME.Suite.Case`.
 #   DIRECTMAP_SOURCE_DIR is defined as the root of the source tree, for test data.
 #
-# directmap_add_fuzzer(NAME sources... RUNS n [LIBS target...] [ARGS libfuzzer-option...] [TIMEOUT seconds])
-#   A libFuzzer target and one CTest test that executes it n times from a fixed seed. Only clang has libFuzzer: with another compiler
-#   this does nothing. Files in fuzz/corpus/NAME, if there are any, are the starting corpus.
+# directmap_add_fuzzer(NAME sources... RUNS n|OPERATIONS n [LIBS target...] [ARGS libfuzzer-option...] [TIMEOUT seconds])
+#   A libFuzzer target and one CTest test that executes it n times from a fixed seed; or until it has played n operations, if it
+#   understands --operations=n. Only clang has libFuzzer: with another compiler this does nothing. Files in fuzz/corpus/NAME, if there
+#   are any, are the starting corpus.
 #
 # directmap_add_check_report(TARGET [argument...])
 #   Makes ./check run the program after the tests and show its output (the list of seeded faults and who catches each comes this way).
@@ -45,9 +46,15 @@ function(directmap_add_test name)
 endfunction()
 
 function(directmap_add_fuzzer name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "RUNS;TIMEOUT" "LIBS;ARGS")
-  if(NOT arg_RUNS)
-    message(FATAL_ERROR "directmap_add_fuzzer(${name}): RUNS is missing")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "RUNS;OPERATIONS;TIMEOUT" "LIBS;ARGS")
+  if(arg_RUNS)
+    set(amount ${arg_RUNS}_runs)
+    list(APPEND arg_ARGS -runs=${arg_RUNS})
+  elseif(arg_OPERATIONS)
+    set(amount ${arg_OPERATIONS}_operations)
+    list(APPEND arg_ARGS --operations=${arg_OPERATIONS})
+  else()
+    message(FATAL_ERROR "directmap_add_fuzzer(${name}): RUNS or OPERATIONS is missing")
   endif()
   if(NOT DIRECTMAP_BUILD_TESTS OR NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
     return()
@@ -68,8 +75,8 @@ function(directmap_add_fuzzer name)
     list(JOIN seeds "," seeds)
     list(APPEND arg_ARGS "-seed_inputs=${seeds}")
   endif()
-  set(test ${name}.${arg_RUNS}_runs_find_nothing)
-  add_test(NAME ${test} COMMAND ${name} -runs=${arg_RUNS} -seed=1 -artifact_prefix=${artifacts}/${name}- ${arg_ARGS})
+  set(test ${name}.${amount}_find_nothing)
+  add_test(NAME ${test} COMMAND ${name} -seed=1 -artifact_prefix=${artifacts}/${name}- ${arg_ARGS})
   # Cost: the longest tests start first, so that the last minute of a check isn't spent waiting for one of them.
   set_tests_properties(${test} PROPERTIES TIMEOUT ${arg_TIMEOUT} COST 100 LABELS "fuzz;${name}")
 endfunction()
