@@ -16,6 +16,7 @@
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -565,7 +566,40 @@ TEST(Record, EveryFaultThatIsPutIntoItIsFound) {
         lines.erase(lock);
         return true;
     };
+    /// Exchanges the first event of `first` behind `mark` that `second` follows, with that one.
+    const auto swapped = [](const std::string& first, const std::string& second, const std::string& mark) {
+        return [=](Lines& lines) {
+            auto line = std::find_if(lines.begin(), lines.end(),
+                                     [&](const std::string& l) { return l.find(mark) != std::string::npos; });
+            for (; line != lines.end() && line + 1 != lines.end(); ++line) {
+                if (!is(*line, first) || !is(line[1], second)) continue;
+                std::swap(line[0], line[1]);
+                return true;
+            }
+            return false;
+        };
+    };
+    const auto early = [&](Lines& lines) {
+        // The invalidation goes before the barrier that makes walks see what it is about.
+        const auto mark = std::find_if(lines.begin(), lines.end(), [&](const std::string& line) {
+            return line.find(first_secret) != std::string::npos;
+        });
+        const auto flush =
+            std::find_if(mark, lines.end(), [](const std::string& line) { return is(line, "invalidate"); });
+        if (flush == lines.end()) return false;
+        auto barrier = flush;
+        while (barrier != mark && !is(*barrier, "barrier_publish")) --barrier;
+        if (barrier == mark) return false;
+        std::rotate(barrier, flush, flush + 1);
+        return true;
+    };
     for (const Fault& fault : std::vector<Fault>{
+             {"an invalidation behind the barrier that completes it",
+              swapped("invalidate", "barrier_complete", first_secret), "is not flushed"},
+             {"an invalidation before the store is published", early, "is not flushed"},
+             {"a table linked before its last store is published", swapped("barrier_publish", "store", first_change),
+              "is linked while stores"},
+             {"a lock that nobody releases", without("release", first_secret), "lock held"},
              {"no invalidation after a tightening", without("invalidate", first_secret), "is not flushed"},
              {"no barrier after an invalidation", without("barrier_complete", first_secret), "is not flushed"},
              {"a wrong level hint", altered("invalidate", "\"level\":3", "\"level\":2", first_secret),
@@ -592,6 +626,39 @@ TEST(Record, EveryFaultThatIsPutIntoItIsFound) {
         EXPECT_EQ(outcome.exit_code, 1) << fault.name;
         EXPECT_THAT(outcome.output, HasSubstr(fault.finding)) << fault.name;
     }
+}
+
+TEST(Record, EveryCallAndFieldIsDocumented) {
+    std::ifstream stream(DIRECTMAP_SOURCE_DIR "/docs/events.md");
+    std::stringstream text;
+    text << stream.rdbuf();
+    const std::string documentation = text.str();
+    for (const std::string arguments : {"--policy background", "--bbm 0"}) {
+        std::set<std::string> words;
+        for (const std::string& line : recorded(arguments)) {
+            const Json event = Json::parse(line);
+            words.insert(event["call"]);
+            for (const auto& field : event.items()) words.insert(field.key());
+        }
+        EXPECT_GT(words.size(), 30U);
+        for (const std::string& word : words)
+            EXPECT_NE(documentation.find('`' + word + '`'), std::string::npos) << word;
+    }
+}
+
+TEST(Record, IsRightForAScenarioOfOnesOwn) {
+    const TemporaryFile scenario;
+    std::ofstream(scenario.path()) << "about both\nseed 7\nboot\nguard prepare 1M\n"
+                                      "repeat 2 {\n  secret take 20\n  share 2 x 64K\n  guard flip 5\n"
+                                      "  modules load 2 size 16K..200K\n  secret give all\n  unshare all\n"
+                                      "  modules unload all\n  collapse\n}\nguard release\ncollapse\n";
+    const TemporaryFile record;
+    const Outcome run_outcome =
+        run("--scenario " + scenario.path() + " --policy explicit --no-comparison --record " + record.path() + " 2>&1");
+    ASSERT_EQ(run_outcome.exit_code, 0) << run_outcome.output;
+    const Outcome outcome =
+        shell("python3 " DIRECTMAP_SOURCE_DIR "/tests/tool/check_events.py " + record.path() + " 2>&1");
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
 }
 
 TEST(Record, TheCheckerRejectsWhatIsNoRecord) {
