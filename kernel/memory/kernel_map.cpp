@@ -14,8 +14,9 @@ constinit Memory memory;
 
 namespace {
 
-// The engine's storage. A span of 1 TiB, whatever the region size.
-constexpr std::size_t max_regions = (std::uint64_t{1} << 40) / Geometry::region_bytes + 1;
+// The engine's storage, for a span of 1 TiB whatever the region size.
+constexpr std::uint64_t max_span = std::uint64_t{1} << 40;
+constexpr std::size_t max_regions = max_span / Geometry::region_bytes;
 constinit KernelMap::RegionState regions[max_regions];
 
 // Objects that begin to live when their arguments are known.
@@ -46,6 +47,11 @@ void plan_memory(const Machine& machine, bool tolerates) {
     const Occupied occupied{{image_pa, image_size()}, machine.device_tree};
     if (const char* wrong = plan.make(machine.information, occupied, page_size))
         fail("can't map this machine: {}", wrong);
+    // Before anything is taken from memory that can't be mapped.
+    const std::uint64_t span = plan.span_bytes(Geometry::region_bytes);
+    if (span > max_span)
+        fail("can't map this machine: from its first to its last memory it is {} GiB, and this kernel maps {} GiB",
+             span >> 30, max_span >> 30);
     memory.mapping = choose_mapping(machine.command_line, tolerates);
 
     // Enough tables for every state that the map can get into: all of it by pages.

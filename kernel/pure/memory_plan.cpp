@@ -83,6 +83,11 @@ std::uint64_t MemoryPlan::ram_bytes() const {
     return sum;
 }
 
+std::uint64_t MemoryPlan::span_bytes(std::uint64_t unit) const {
+    const std::uint64_t start = ram_[0].range.start.value(), end = ram_[ram_count_ - 1].range.end().value();
+    return align_up(end, unit) - align_down(start, unit);
+}
+
 std::uint64_t MemoryPlan::free_bytes() const {
     std::uint64_t sum = 0;
     for_each_free([&](PhysRange free) { sum += free.size; });

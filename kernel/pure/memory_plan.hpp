@@ -30,6 +30,8 @@ public:
     /// What `build` is given.
     [[nodiscard]] Layout layout() const { return {{ram_, ram_count_}, {zones_, zone_count_}}; }
     [[nodiscard]] std::uint64_t ram_bytes() const;
+    /// From the first to the last byte of RAM, in whole multiples of `unit`.
+    [[nodiscard]] std::uint64_t span_bytes(std::uint64_t unit) const;
     [[nodiscard]] std::uint64_t free_bytes() const;
     [[nodiscard]] PhysRange largest_free() const;
 

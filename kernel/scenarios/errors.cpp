@@ -55,15 +55,20 @@ void play_errors(Stage& stage) {
     refused({span.end() - page_size, 2 * page_size}, invalid, "a range that ends behind RAM");
     require_error(map.translate(span.end()), invalid, "translating behind RAM");
 
-    const PhysRange hole = phys_range(span.start.value(), span.end().value());
-    for (const PhysRange& no_map : stage.machine.information.no_map) {
-        const PhysRange inside{PhysAddr{align_up(no_map.start.value(), page_size)}, page_size};
-        if (!hole.contains(inside.start)) continue;
+    // Holes: memory that must not be mapped, and what lies between two banks.
+    const auto try_hole = [&](PhysRange hole) {
+        const PhysRange inside{PhysAddr{align_up(hole.start.value(), page_size)}, page_size};
+        if (inside.start < span.start || span.end() <= inside.start || hole.end() < inside.end()) return;
         require_error(map.protect(inside, change), ErrorCode::not_mapped, "a hole");
         require_error(map.translate(inside.start), ErrorCode::not_mapped, "translating a hole");
         if (!probe_load(stage.va(inside.start)).faulted)
             fail("memory that must not be mapped can be read at {}", Hex{inside.start.value()});
         stage.tally.count_fault();
+    };
+    for (const PhysRange& no_map : stage.machine.information.no_map) try_hole(no_map);
+    const auto& banks = stage.machine.information.memory;
+    for (std::size_t i = 1; i < banks.size(); ++i) {
+        try_hole(phys_range(banks[i - 1].end().value(), banks[i].start.value()));
     }
 
     // The kernel's own image: read-only in the map, and it stays as it is.

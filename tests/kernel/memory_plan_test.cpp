@@ -54,6 +54,13 @@ TEST(MemoryPlan, BanksShrinkToWholePages) {
     EXPECT_EQ(plan.layout().ram[0].range, phys_range(0x2000, 0x5000));
 }
 
+TEST(MemoryPlan, TheSpanReachesFromTheFirstToTheLastBankInWholeUnits) {
+    MemoryPlan plan;
+    ASSERT_EQ(plan.make(machine_with({phys_range(0x5000, 0x6000), phys_range(0x2'0000, 0x2'1000)}), {}, page), nullptr);
+    EXPECT_EQ(plan.span_bytes(page), 0x1'c000u);
+    EXPECT_EQ(plan.span_bytes(0x1'0000), 0x3'0000u);
+}
+
 TEST(MemoryPlan, MemoryThatMustNotBeMappedIsNeitherMappedNorFree) {
     auto information = machine_with({phys_range(0x4000'0000, 0x6000'0000)});
     ASSERT_TRUE(information.no_map.insert(phys_range(0x5000'0000, 0x5000'0001)));

@@ -39,7 +39,7 @@ constexpr const char* description =
     "plays\n"
     "scenarios: changes of permissions that every CPU tries out at once, while others use the pages next door. Builds "
     "nothing:\n"
-    "QEMU (qemu-system-aarch64) and the kernel's images must be there; ./run makes both.\n";
+    "QEMU (qemu-system-aarch64) and the kernel's images must be there (scripts/setup run, scripts/build release).\n";
 
 constexpr const char* footer =
     "Scenarios: errors, permissions, resizes, parallel, walkers, deferred, memory-types, atomic, exhaustion, hotplug, "
@@ -96,7 +96,7 @@ fs::path find_image(const Options& options) {
     }
     throw InputError(name, 0,
                      "the kernel's image is not in " + places[0].lexically_normal().string() +
-                         "; ./run builds it, --kernel names another");
+                         "; scripts/build release builds it, --kernel names another");
 }
 
 void check_memory(const std::string& text) {
