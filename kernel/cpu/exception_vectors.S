@@ -1,10 +1,11 @@
 // The exception vectors (Arm ARM D1.3.1.5). Code runs on SP_EL0; an exception switches to SP_EL1, the exception stack,
 // so a fault on the first half's entries ("current EL with SP_EL0") can always save its registers. An exception while
-// one is being handled arrives at the second half, which is never right and only reports.
+// one is being handled ("current EL with SP_EL1") is never right and is only reported: on the other stack, because it may
+// be the exception stack that has run into its guard page.
 
 #define FRAME_SIZE (36 * 8)                 // struct ExceptionFrame
 
-    .macro save_frame
+    .macro save_frame stack_pointer
     sub     sp, sp, #FRAME_SIZE
     stp     x0, x1, [sp, #0x00]
     stp     x2, x3, [sp, #0x10]
@@ -21,7 +22,11 @@
     stp     x24, x25, [sp, #0xc0]
     stp     x26, x27, [sp, #0xd0]
     stp     x28, x29, [sp, #0xe0]
+    .ifc \stack_pointer, sp_el0
     mrs     x0, sp_el0
+    .else
+    add     x0, sp, #FRAME_SIZE
+    .endif
     mrs     x1, elr_el1
     mrs     x2, spsr_el1
     mrs     x3, esr_el1
@@ -33,11 +38,20 @@
 
     .macro vector handler, kind
     .balign 0x80
-    save_frame
+    save_frame sp_el0
     mov     x0, sp
     mov     x1, #\kind
     bl      \handler
     b       return_from_exception
+    .endm
+
+    .macro nested_vector kind
+    .balign 0x80
+    msr     spsel, #0
+    save_frame sp
+    mov     x0, sp
+    mov     x1, #\kind
+    bl      handle_unexpected               // doesn't return
     .endm
 
     .text
@@ -48,10 +62,10 @@ exception_vectors:
     vector  handle_interrupt, 1
     vector  handle_unexpected, 2            // FIQ
     vector  handle_unexpected, 3            // SError
-    vector  handle_unexpected, 4            // current EL with SP_EL1: inside a handler
-    vector  handle_unexpected, 5
-    vector  handle_unexpected, 6
-    vector  handle_unexpected, 7
+    nested_vector 4                         // current EL with SP_EL1: inside a handler
+    nested_vector 5
+    nested_vector 6
+    nested_vector 7
     vector  handle_unexpected, 8            // lower EL, AArch64: there is none
     vector  handle_unexpected, 9
     vector  handle_unexpected, 10

@@ -26,16 +26,31 @@ void print_place(TextSink sink, std::uint64_t pc) {
     format(sink, "{}+{}", place.function, Hex{place.offset});
 }
 
-/// Return addresses, by the frame pointers; stops at the first that doesn't lie in this CPU's stacks.
+void print_caller(TextSink sink, std::uint64_t return_address) {
+    format(sink, "  called from ");
+    print_place(sink, return_address - 4);
+    format(sink, "\n");
+}
+
+/// Where a function that has no frame of its own returns to; 0 if x30 is left over from a call that the function made.
+std::uint64_t caller_without_frame(const ExceptionFrame& frame) {
+    const auto in_text = [](std::uint64_t pc) { return pc >= image_base && pc < text_end_va(); };
+    if (!in_text(frame.x[30])) return 0;
+    const auto function = [](std::uint64_t pc) { return symbol_table.find(pc - image_base).function.data(); };
+    return in_text(frame.pc) && function(frame.pc) == function(frame.x[30] - 4) ? 0 : frame.x[30];
+}
+
+/// Return addresses: the one in x30 if it isn't in a frame yet, then by the frame pointers; stops at the first that
+/// doesn't lie in this CPU's stacks.
 void print_backtrace(TextSink sink, const ExceptionFrame& frame) {
     constexpr unsigned most = 16;
+    const std::uint64_t first = caller_without_frame(frame);
     std::uint64_t fp = frame.x[29];
     for (unsigned i = 0; i < most && in_stacks_of(this_cpu().index, fp); ++i) {
         const auto* const link = reinterpret_cast<const std::uint64_t*>(fp);
         if (link[1] == 0) break;
-        format(sink, "  called from ");
-        print_place(sink, link[1] - 4);
-        format(sink, "\n");
+        if (i == 0 && first != 0 && first != link[1]) print_caller(sink, first);
+        print_caller(sink, link[1]);
         if (link[0] <= fp) break;
         fp = link[0];
     }

@@ -4,6 +4,7 @@
 
 #include "cpu/ending.hpp"
 #include "cpu/features.hpp"
+#include "cpu/instruction_meter.hpp"
 #include "cpu/translation.hpp"
 #include "memory/early_tables.hpp"
 #include "memory/image.hpp"
@@ -104,7 +105,11 @@ void start_direct_map(const Machine& machine) {
         SeededPlatform{memory.tables, {features.range_invalidation, features.level_hints}, *fault};
     memory.map = new (map_storage.bytes) KernelMap{*platform, {.offset = direct_map_offset}, {regions, max_regions}};
 
-    if (const auto built = memory.map->build(memory.plan.layout(), memory.mapping); !built) {
+    std::optional<InstructionMeter> meter;
+    if (InstructionMeter::available()) meter.emplace();
+    const auto built = memory.map->build(memory.plan.layout(), memory.mapping);
+    if (meter) memory.build_instructions = meter->read();
+    if (!built) {
         const Error& error = built.error();
         fail("building the map: {} at {}, needs {}", error.reason, Hex{error.where.value()}, error.needed);
     }

@@ -1,6 +1,8 @@
 // The kernel's direct map: the engine with this kernel's platform.
 #pragma once
 
+#include <optional>
+
 #include "boot/machine.hpp"
 #include "directmap/directmap.hpp"
 #include "memory/granule.hpp"
@@ -18,6 +20,7 @@ struct Memory {
     Mapping mapping = Mapping::largest;
     PhysRange page_zone; ///< with map=zoned: mapped by pages
     TablePool tables;
+    std::optional<std::uint64_t> build_instructions; ///< where they can be counted
 
     [[nodiscard]] std::uint64_t va(PhysAddr pa) const { return map->virt(pa).value(); }
 };

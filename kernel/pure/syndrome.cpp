@@ -38,6 +38,7 @@ void Syndrome::describe(TextSink sink) const {
     case FaultKind::permission: format(sink, "permission fault at level {}", level()); break;
     case FaultKind::alignment: format(sink, "alignment fault"); break;
     case FaultKind::conflict: format(sink, "TLB conflict"); break;
+    case FaultKind::external: format(sink, "external abort: nothing answers there"); break;
     case FaultKind::none:
     case FaultKind::other: format(sink, "fault with status {}", Hex{esr_ & 0x3f}); break;
     }

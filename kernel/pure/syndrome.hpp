@@ -16,6 +16,7 @@ enum class FaultKind : std::uint8_t {
     permission,
     alignment,
     conflict,
+    external,
     other
 };
 
@@ -40,6 +41,7 @@ public:
         case 0b0011: return FaultKind::permission;
         default: break;
         }
+        if (status == 0b010000 || status >> 2 == 0b0101) return FaultKind::external;
         if (status == 0b100001) return FaultKind::alignment;
         if (status == 0b110000) return FaultKind::conflict;
         return FaultKind::other;

@@ -78,6 +78,8 @@ void report_map(const Machine& machine, const char* when) {
         format(size.sink(), "{}", Size{Geometry::leaf_sizes.of[i].bytes()});
         print("  leaves of {}       {}\n", Left{size.view(), 5}, Right{statistics.leaves[i], 8});
     }
+    if (memory.build_instructions)
+        print("  built in            {} instructions\n", Right{*memory.build_instructions, 9});
     report_tables("tables", memory.tables.in_use());
     report_tables("  as large as can be", large.tables);
     report_tables("  by pages", pages.tables);
@@ -89,7 +91,9 @@ void report_map(const Machine& machine, const char* when) {
         for (unsigned i = 0; i < Geometry::leaf_sizes.count; ++i) {
             print("{}\"{}\":{}", i == 0 ? "" : ",", Size{Geometry::leaf_sizes.of[i].bytes()}, statistics.leaves[i]);
         }
-        print("}}\n");
+        print("}");
+        if (memory.build_instructions) print(",\"build_instructions\":{}", *memory.build_instructions);
+        print("}\n");
     }
     if (leaves > leaves_to_dump && !machine.command_line.dump) {
         print("  (the word `dump` prints it: {} leaves take a while)\n", leaves);

@@ -21,6 +21,15 @@ constexpr Scenario scenarios[] = {
     {"hotplug", "CPUs leave, and come back to the map as it is then", play_hotplug, Needs::others},
     {"soak", "random changes keep every account and every byte", play_soak, Needs::pages},
     {"measure", "what each operation costs, in instructions", play_measure, Needs::nothing, true},
+    // These end the run.
+    {"crash-store", "a store to a read-only page", play_crash_store, Needs::pages, true},
+    {"crash-store-elsewhere", "the same, on every other CPU", play_crash_store_elsewhere, Needs::others, true},
+    {"crash-null", "a load through a null pointer", play_crash_null, Needs::nothing, true},
+    {"crash-jump", "a jump into data", play_crash_jump, Needs::nothing, true},
+    {"crash-instruction", "an instruction that there isn't", play_crash_instruction, Needs::nothing, true},
+    {"crash-stack", "endless recursion", play_crash_stack, Needs::nothing, true},
+    {"crash-handler", "a load through a null pointer, in the tick", play_crash_handler, Needs::nothing, true},
+    {"crash-handler-stack", "endless recursion, in the tick", play_crash_handler_stack, Needs::nothing, true},
 };
 
 constexpr Scenario admission{"admission",

@@ -96,5 +96,14 @@ void play_hotplug(Stage& stage);
 void play_admission(Stage& stage);
 void play_soak(Stage& stage);
 void play_measure(Stage& stage);
+// crashes.cpp
+void play_crash_store(Stage& stage);
+void play_crash_store_elsewhere(Stage& stage);
+void play_crash_null(Stage& stage);
+void play_crash_jump(Stage& stage);
+void play_crash_instruction(Stage& stage);
+void play_crash_stack(Stage& stage);
+void play_crash_handler(Stage& stage);
+void play_crash_handler_stack(Stage& stage);
 
 } // namespace directmap::kernel

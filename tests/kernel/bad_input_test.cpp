@@ -62,8 +62,8 @@ protected:
         return path;
     }
 
-    /// Starts the image by hand: at `image_at`, with `tree` at `tree_at` and that address in x0. QEMU's own loader would
-    /// look at the tree, and put things right.
+    /// Starts the image by hand: at `image_at`, with `tree` at `tree_at` and that address in x0. QEMU's own loader
+    /// would look at the tree, and put things right.
     Ending start(const std::vector<unsigned char>& tree, std::uint64_t tree_at = 0x4800'0000,
                  std::uint64_t image_at = 0x4020'0000, const std::string& more = "-machine virt -m 512M") {
         // ldr x0, tree; ldr x1, image; br x1; nop; tree: .quad; image: .quad
@@ -238,6 +238,14 @@ TEST_F(BadInput, TheCommandTellsUsageFromFailure) {
     const Ending late = run(command + "--cpus 4 --rounds 100000 --timeout 1");
     EXPECT_EQ(late.last_line, "directmap: boot: no end after 1 s");
     EXPECT_EQ(late.exit_code, 1);
+}
+
+TEST_F(BadInput, ACrashShowsRegistersAndABacktraceByName) {
+    const Ending ending = run(std::string(directmap_command) + " boot --scenario crash-store --kernel " + image());
+    for (const char* const part :
+         {"  x0  0xffff0000", "  pc   0xffff8000", "  called from play_crash_store+0x", "  called from start+0x"}) {
+        EXPECT_NE(ending.output.find(part), std::string::npos) << part << " in\n" << ending.output;
+    }
 }
 
 TEST_F(BadInput, JsonIsOneObjectALineAndEndsWithTheVerdict) {
