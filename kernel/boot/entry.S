@@ -9,6 +9,13 @@
 #include "boot/stack_layout.h"
 #include "boot/translation_setup.h"
 
+// Registers too new for the assembler's names.
+#define ID_AA64MMFR3_EL1 s3_0_c0_c7_3
+#define TCR2_EL1 s3_0_c2_c0_3
+#define HCRX_EL2 s3_4_c1_c2_2
+#define HFGRTR_EL2 s3_4_c1_c1_4
+#define HFGWTR_EL2 s3_4_c1_c1_5
+
     .macro address register, symbol
     adrp    \register, \symbol
     add     \register, \register, :lo12:\symbol
@@ -115,6 +122,17 @@ enter_el1:
     mrs     x0, mpidr_el1
     msr     vmpidr_el2, x0
     msr     vttbr_el2, xzr
+    mrs     x0, ID_AA64MMFR3_EL1            // FEAT_TCR2: EL1 may use TCR2_EL1
+    tst     x0, #0xf
+    b.eq    2f
+    mov     x1, #(1 << 14)                  // HCRX_EL2.TCR2En
+    msr     HCRX_EL2, x1
+2:  tst     x0, #(0xf << 16)                // FEAT_S1POE: and POR_EL1
+    b.eq    3f
+    mov     x1, #(1 << 60)                  // HFGRTR_EL2.nPOR_EL1, HFGWTR_EL2.nPOR_EL1
+    msr     HFGRTR_EL2, x1
+    msr     HFGWTR_EL2, x1
+3:
     mov     x0, #0x3c5                      // EL1h, everything masked
     msr     spsr_el2, x0
     msr     elr_el2, x30
@@ -136,7 +154,11 @@ turn_on_mmu:
     csel    x1, x1, x2, lo
     bfi     x0, x1, #32, #3
     msr     tcr_el1, x0
-    isb
+    mrs     x1, ID_AA64MMFR3_EL1            // whatever the extended control register holds is not meant for these tables
+    tst     x1, #0xf
+    b.eq    1f
+    msr     TCR2_EL1, xzr
+1:  isb
     tlbi    vmalle1                         // whatever the TLB held when the CPU came up
     dsb     nsh
     ic      iallu

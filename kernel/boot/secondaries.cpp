@@ -12,6 +12,7 @@
 #include "cpu/cpu.hpp"
 #include "cpu/ending.hpp"
 #include "cpu/exceptions.hpp"
+#include "cpu/overlays.hpp"
 #include "cpu/psci.hpp"
 #include "cpu/translation.hpp"
 #include "cpu/workers.hpp"
@@ -92,6 +93,7 @@ extern "C" [[noreturn]] void start_secondary(unsigned cpu) {
     become_cpu(cpu);
     use_exception_vectors();
     drop_lower_tables(); // the identity map
+    if (!overlays::start_on_this_cpu()) fail("CPU {} has no permission overlays, but the boot CPU has", cpu);
     arrived_capabilities[cpu] = capabilities_of_this_cpu(*secondaries_command_line);
     set_state(cpu, Worker::State::arrived);
     // Not asleep: this CPU's interrupts are still off.

@@ -4,6 +4,7 @@
 #include "cpu/barriers.hpp"
 #include "cpu/cpu.hpp"
 #include "cpu/ending.hpp"
+#include "cpu/overlays.hpp"
 #include "memory/image.hpp"
 #include "pure/symbols.hpp"
 
@@ -110,6 +111,7 @@ void use_exception_vectors() {
 using namespace directmap::kernel;
 
 extern "C" void handle_synchronous(ExceptionFrame& frame, unsigned) {
+    const overlays::OutsideOfSections keys;
     if (!take_expected_fault(frame)) report(frame, "unexpected ");
 }
 

@@ -3,16 +3,19 @@
 
 #include <cstdint>
 
-#define DIRECTMAP_READABLE_REGISTER(name)                                                                              \
+// By name, or by encoding where the assembler may not know the name.
+#define DIRECTMAP_READABLE_REGISTER(name) DIRECTMAP_ENCODED_READABLE_REGISTER(name, #name)
+#define DIRECTMAP_REGISTER(name) DIRECTMAP_ENCODED_REGISTER(name, #name)
+#define DIRECTMAP_ENCODED_READABLE_REGISTER(name, encoding)                                                            \
     inline std::uint64_t read_##name() {                                                                               \
         std::uint64_t value;                                                                                           \
-        asm volatile("mrs %0, " #name : "=r"(value));                                                                  \
+        asm volatile("mrs %0, " encoding : "=r"(value));                                                               \
         return value;                                                                                                  \
     }
-#define DIRECTMAP_REGISTER(name)                                                                                       \
-    DIRECTMAP_READABLE_REGISTER(name)                                                                                  \
+#define DIRECTMAP_ENCODED_REGISTER(name, encoding)                                                                     \
+    DIRECTMAP_ENCODED_READABLE_REGISTER(name, encoding)                                                                \
     inline void write_##name(std::uint64_t value) {                                                                    \
-        asm volatile("msr " #name ", %0" ::"r"(value) : "memory");                                                     \
+        asm volatile("msr " encoding ", %0" ::"r"(value) : "memory");                                                  \
     }
 
 namespace directmap::kernel {
@@ -39,12 +42,10 @@ DIRECTMAP_REGISTER(tcr_el1)
 DIRECTMAP_REGISTER(tpidr_el1)
 DIRECTMAP_REGISTER(ttbr0_el1)
 DIRECTMAP_REGISTER(ttbr1_el1)
-// S3_0_C0_C7_3: too new for the assembler's names.
-inline std::uint64_t read_id_aa64mmfr3_el1() {
-    std::uint64_t value;
-    asm volatile("mrs %0, s3_0_c0_c7_3" : "=r"(value));
-    return value;
-}
+// Too new for the assembler's names.
+DIRECTMAP_ENCODED_READABLE_REGISTER(id_aa64mmfr3_el1, "s3_0_c0_c7_3")
+DIRECTMAP_ENCODED_REGISTER(por_el1, "s3_0_c10_c2_4")
+DIRECTMAP_ENCODED_REGISTER(tcr2_el1, "s3_0_c2_c0_3")
 
 /// A field of an identification register: the four bits from `shift` on.
 [[nodiscard]] constexpr unsigned id_field(std::uint64_t value, unsigned shift) {
@@ -53,5 +54,7 @@ inline std::uint64_t read_id_aa64mmfr3_el1() {
 
 } // namespace directmap::kernel
 
+#undef DIRECTMAP_ENCODED_REGISTER
+#undef DIRECTMAP_ENCODED_READABLE_REGISTER
 #undef DIRECTMAP_REGISTER
 #undef DIRECTMAP_READABLE_REGISTER

@@ -7,13 +7,10 @@
 
 namespace directmap::kernel {
 
-namespace detail {
-
+/// Whatever this CPU's TLB holds; no other CPU's.
 inline void invalidate_local_tlb() {
     asm volatile("dsb nshst\n\ttlbi vmalle1\n\tdsb nsh\n\tisb" ::: "memory");
 }
-
-} // namespace detail
 
 /// Replaces the tables of the lower half, which nothing uses at the moment.
 inline void use_lower_tables(PhysAddr root) {
@@ -22,7 +19,7 @@ inline void use_lower_tables(PhysAddr root) {
     isb();
     write_ttbr0_el1(root.value());
     isb();
-    detail::invalidate_local_tlb();
+    invalidate_local_tlb();
     write_tcr_el1(read_tcr_el1() & ~walks_disabled);
     isb();
 }
@@ -32,7 +29,7 @@ inline void drop_lower_tables() {
     constexpr std::uint64_t walks_disabled = std::uint64_t{1} << 7;
     write_tcr_el1(read_tcr_el1() | walks_disabled);
     isb();
-    detail::invalidate_local_tlb();
+    invalidate_local_tlb();
 }
 
 /// Replaces the tables of the upper half, which this very code runs in. Both roots reach the image and the device
@@ -40,7 +37,7 @@ inline void drop_lower_tables() {
 inline void use_upper_tables(PhysAddr root) {
     write_ttbr1_el1(root.value());
     isb();
-    detail::invalidate_local_tlb();
+    invalidate_local_tlb();
 }
 
 } // namespace directmap::kernel

@@ -4,6 +4,7 @@
 #include "cpu/cpu.hpp"
 #include "cpu/ending.hpp"
 #include "cpu/exceptions.hpp"
+#include "cpu/overlays.hpp"
 #include "cpu/interrupts.hpp"
 #include "device/gic_v2.hpp"
 #include "memory/device_window.hpp"
@@ -89,6 +90,7 @@ void sleep_unless(bool (*awake)(const void*), const void* context) {
 using namespace directmap::kernel;
 
 extern "C" void handle_interrupt(ExceptionFrame& frame, unsigned) {
+    const overlays::OutsideOfSections keys;
     Cpu& cpu = this_cpu();
     if (cpu.lock_depth != 0) fail("CPU {} was interrupted at {} while it held a lock", cpu.index, Hex{frame.pc});
     const std::uint32_t acknowledged = controller.acknowledge();

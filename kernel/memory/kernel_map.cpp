@@ -5,6 +5,7 @@
 #include "cpu/ending.hpp"
 #include "cpu/features.hpp"
 #include "cpu/instruction_meter.hpp"
+#include "cpu/overlays.hpp"
 #include "cpu/translation.hpp"
 #include "memory/early_tables.hpp"
 #include "memory/image.hpp"
@@ -64,6 +65,9 @@ void plan_memory(const Machine& machine, bool tolerates) {
     if (pool.empty())
         fail("no {} KiB in one piece for page tables, with {} KiB free", table_bytes >> 10, plan.free_bytes() >> 10);
     memory.tables.use(pool, 0);
+    // All tables there will ever be have their key from the start: none is linked without it, and none splits the map.
+    if (overlays::enabled() && !plan.give_key(pool, overlays::table_key))
+        fail("no room to note the key of page tables");
 
     if (machine.command_line.map == MapStyle::zoned) {
         memory.page_zone = plan.take_page_zone(page_zone_size, page_size);
@@ -95,15 +99,24 @@ void link_image_into(PhysAddr root) {
 
 void start_direct_map(const Machine& machine) {
     const CpuCapabilities capabilities = capabilities_of_this_cpu(machine.command_line);
+    const CpuFeatures features = read_cpu_features();
+    if (features.permission_overlays) {
+        overlays::mode = Overlays::on;
+    } else if (machine.command_line.emulate_keys) {
+        overlays::mode = Overlays::emulated;
+    }
+    if (!overlays::start_on_this_cpu()) fail("the boot CPU has no permission overlays");
     plan_memory(machine, capabilities.tolerates_live_resize);
     map_table_pool();
 
-    const CpuFeatures features = read_cpu_features();
     const auto fault = SeededPlatform::fault_named(machine.command_line.fault);
     if (!fault) refuse("unknown fault: {}", Quoted{machine.command_line.fault});
     auto* const platform = new (platform_storage.bytes)
         SeededPlatform{memory.tables, {features.range_invalidation, features.level_hints}, *fault};
-    memory.map = new (map_storage.bytes) KernelMap{*platform, {.offset = direct_map_offset}, {regions, max_regions}};
+    memory.map = new (map_storage.bytes)
+        KernelMap{*platform,
+                  {.offset = direct_map_offset, .table_key = overlays::enabled() ? overlays::table_key : 0},
+                  {regions, max_regions}};
 
     std::optional<InstructionMeter> meter;
     if (InstructionMeter::available()) meter.emplace();

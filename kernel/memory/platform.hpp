@@ -6,6 +6,7 @@
 
 #include "cpu/barriers.hpp"
 #include "cpu/cpu.hpp"
+#include "cpu/overlays.hpp"
 #include "cpu/spin_lock.hpp"
 #include "cpu/tlb.hpp"
 #include "directmap/epochs.hpp"
@@ -78,12 +79,16 @@ public:
 
     // Table pages. The pool never sleeps, so an atomic caller is served like any other.
     [[nodiscard]] bool take_table(PhysAddr& pa, bool) { return pool_.take(pa); }
-    void give_table(PhysAddr pa) { pool_.give(pa); }
+    void give_table(PhysAddr pa) {
+        begin_table_writes(); // the pool links free pages through their first words
+        pool_.give(pa);
+        end_table_writes();
+    }
     [[nodiscard]] bool tables_mapped_here() const { return live_; }
 
-    // Protected tables: the CPUs that this kernel knows have no permission overlays.
-    void begin_table_writes() {}
-    void end_table_writes() {}
+    // Protected tables.
+    void begin_table_writes() { overlays::begin_writing(); }
+    void end_table_writes() { overlays::end_writing(); }
 
     // Lock-free walkers. An interrupt between reading the slot and entering it nests properly: it leaves as it came.
     void walker_enter() { epochs_.enter(this_cpu().index); }

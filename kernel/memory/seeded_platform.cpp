@@ -12,6 +12,8 @@ std::optional<Fault> SeededPlatform::fault_named(std::string_view name) {
     if (name == "wrong-leaf-type") return Fault::wrong_leaf_type;
     if (name == "skipped-update") return Fault::skipped_update;
     if (name == "open-interrupts") return Fault::open_interrupts;
+    if (name == "no-write-sections") return Fault::no_write_sections;
+    if (name == "open-sections") return Fault::open_sections;
     return std::nullopt;
 }
 

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string_view>
 
+#include "cpu/ending.hpp"
 #include "memory/platform.hpp"
 
 namespace directmap::kernel {
@@ -19,6 +20,8 @@ enum class Fault : std::uint8_t {
     wrong_leaf_type,    ///< last-level leaves in new tables have a block's type
     skipped_update,     ///< the last descriptor of a run keeps its old attributes
     open_interrupts,    ///< locks don't keep interrupts away
+    no_write_sections,  ///< the key register isn't raised for writes to tables
+    open_sections,      ///< nor lowered afterwards
 };
 
 class SeededPlatform : public ArmPlatform {
@@ -28,12 +31,18 @@ public:
 
     SeededPlatform(TablePool& pool, Features features, Fault fault) : ArmPlatform{pool, features}, fault_{fault} {}
 
+    void store(Table table, unsigned index, Descriptor value) {
+        check_section();
+        ArmPlatform::store(table, index, value);
+    }
     void fill(Table table, unsigned first, unsigned count, Descriptor value, std::uint64_t step) {
+        check_section();
         if (fault_ == Fault::invalid_leaves && step != 0) value = value.without(Format::valid_mask);
         if (fault_ == Fault::wrong_leaf_type && step == page_size) value = value.without(Descriptor::from_bits(0b10));
         ArmPlatform::fill(table, first, count, value, step);
     }
     void update(Table table, unsigned first, unsigned count, DescriptorChange change) {
+        check_section();
         if (fault_ == Fault::skipped_update && count > 1) --count;
         ArmPlatform::update(table, first, count, change);
     }
@@ -67,8 +76,20 @@ public:
         if (fault_ == Fault::open_interrupts) unmask_interrupts();
     }
     void release(Lock& lock) { lock.release(); }
+    void begin_table_writes() {
+        if (fault_ != Fault::no_write_sections) ArmPlatform::begin_table_writes();
+    }
+    void end_table_writes() {
+        if (fault_ != Fault::no_write_sections && fault_ != Fault::open_sections) ArmPlatform::end_table_writes();
+    }
 
 private:
+    /// A CPU with overlays faults by itself.
+    static void check_section() {
+        if (overlays::mode == Overlays::emulated && !overlays::may_write_tables())
+            fail("a page table is written outside of a write section");
+    }
+
     const Fault fault_;
 };
 

@@ -60,6 +60,10 @@ const char* read_word(std::string_view key, std::string_view value, bool has_val
         line.assume_no_abort = value == "no-abort";
         return line.assume_no_abort ? nullptr : bad_value;
     }
+    if (key == "keys") {
+        line.emulate_keys = value == "emulated";
+        return line.emulate_keys ? nullptr : bad_value;
+    }
     if (key == "nolive") {
         std::uint64_t cpu = 0;
         if (!read_decimal(value, cpu) || cpu >= max_cpus) return bad_value;

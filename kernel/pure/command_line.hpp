@@ -22,6 +22,7 @@ struct CommandLine {
     std::uint32_t unable_cpus = 0; ///< bit N: CPU N is treated as one that doesn't tolerate live resizing
     MapStyle map = MapStyle::automatic;
     bool assume_no_abort = false; ///< treat FEAT_BBM level 2 as level 3: no conflict aborts
+    bool emulate_keys = false;    ///< a variable stands in for the key register that the CPU lacks
     bool json = false;
     bool dump = false;
 };
@@ -34,7 +35,8 @@ struct CommandLineError {
 
 /// Reads words separated by spaces. A word that isn't known, or whose value isn't, is an error.
 ///
-///   scenario=NAME   seed=N   rounds=N   nolive=CPU   map=large|pages|zoned   assume=no-abort   fault=NAME   json dump
+///   scenario=NAME   seed=N   rounds=N   nolive=CPU   map=large|pages|zoned   assume=no-abort   keys=emulated
+///   fault=NAME json   dump
 [[nodiscard]] CommandLineError read_command_line(std::string_view text, CommandLine& command_line);
 
 } // namespace directmap::kernel

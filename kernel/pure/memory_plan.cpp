@@ -28,11 +28,12 @@ const char* MemoryPlan::make(const BootInformation& information, const Occupied&
     if (ram_count_ == 0) return "no memory of at least one page";
 
     for (const PhysRange& hole : information.no_map) {
-        if (!add_zone(hole, ZoneKind::excluded, false)) return "memory ranges that must not be mapped overlap";
+        if (!add_zone(hole, ZoneKind::excluded, std::nullopt)) return "memory ranges that must not be mapped overlap";
     }
-    if (!add_zone(occupied.image, ZoneKind::fixed_size, true))
+    constexpr Attributes read_only = Attributes{}.with_writable(false);
+    if (!add_zone(occupied.image, ZoneKind::fixed_size, read_only))
         return "the image lies in memory that must not be mapped";
-    if (!add_zone(occupied.device_tree, ZoneKind::fixed_size, true)) {
+    if (!add_zone(occupied.device_tree, ZoneKind::fixed_size, read_only)) {
         return "the device tree lies in the image, or in memory that must not be mapped";
     }
     bool room = add_taken(information.initrd);
@@ -40,7 +41,7 @@ const char* MemoryPlan::make(const BootInformation& information, const Occupied&
     return room ? nullptr : "more reserved ranges than this kernel can hold";
 }
 
-bool MemoryPlan::add_zone(PhysRange range, ZoneKind kind, bool read_only) {
+bool MemoryPlan::add_zone(PhysRange range, ZoneKind kind, std::optional<Attributes> attributes) {
     const PhysRange pages = round_outward(range, page_size_);
     if (pages.empty()) return true;
     if (zone_count_ == max_zones) return false;
@@ -49,7 +50,7 @@ bool MemoryPlan::add_zone(PhysRange range, ZoneKind kind, bool read_only) {
     const bool overlaps = (at != 0 && zones_[at - 1].range.overlaps(pages)) ||
                           (at != zone_count_ && zones_[at + 1].range.overlaps(pages));
     Zone& zone = zones_[at];
-    zone = {pages, kind, read_only, Attributes{}.with_writable(false)};
+    zone = {pages, kind, attributes.has_value(), attributes.value_or(Attributes{})};
     ++zone_count_;
     return !overlaps && add_taken(pages);
 }
@@ -73,8 +74,12 @@ PhysRange MemoryPlan::take(std::uint64_t size, std::uint64_t alignment) {
 
 PhysRange MemoryPlan::take_page_zone(std::uint64_t size, std::uint64_t alignment) {
     const PhysRange zone = take(size, alignment);
-    if (!zone.empty() && !add_zone(zone, ZoneKind::pages, false)) return {};
+    if (!zone.empty() && !add_zone(zone, ZoneKind::pages, std::nullopt)) return {};
     return zone;
+}
+
+bool MemoryPlan::give_key(PhysRange taken, unsigned key) {
+    return add_zone(taken, ZoneKind::fixed_size, Attributes{}.with_key(key));
 }
 
 std::uint64_t MemoryPlan::ram_bytes() const {

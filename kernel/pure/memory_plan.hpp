@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "directmap/layout.hpp"
 #include "pure/boot_information.hpp"
@@ -26,6 +27,9 @@ public:
     [[nodiscard]] PhysRange take(std::uint64_t size, std::uint64_t alignment);
     /// Takes a piece that is to be mapped by pages.
     [[nodiscard]] PhysRange take_page_zone(std::uint64_t size, std::uint64_t alignment);
+
+    /// Takes a piece that is mapped with a protection key; never resized, so that a change can't need what lies in it.
+    [[nodiscard]] bool give_key(PhysRange taken, unsigned key);
 
     /// What `build` is given.
     [[nodiscard]] Layout layout() const { return {{ram_, ram_count_}, {zones_, zone_count_}}; }
@@ -52,10 +56,10 @@ public:
     }
 
 private:
-    static constexpr std::size_t max_zones = BootInformation::max_ranges + 4;
+    static constexpr std::size_t max_zones = BootInformation::max_ranges + 5;
     static constexpr std::size_t max_taken = 3 * BootInformation::max_ranges;
 
-    [[nodiscard]] bool add_zone(PhysRange range, ZoneKind kind, bool read_only);
+    [[nodiscard]] bool add_zone(PhysRange range, ZoneKind kind, std::optional<Attributes> attributes);
     [[nodiscard]] bool add_taken(PhysRange range);
 
     std::uint64_t page_size_ = 0;

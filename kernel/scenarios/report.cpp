@@ -1,6 +1,7 @@
 #include "scenarios/report.hpp"
 
 #include "cpu/features.hpp"
+#include "cpu/overlays.hpp"
 #include "device/console.hpp"
 #include "memory/address_space.hpp"
 #include "memory/kernel_map.hpp"
@@ -29,6 +30,15 @@ const char* resize_tolerance(const CpuFeatures& features, const CommandLine& lin
     return line.assume_no_abort ? "taken for free of aborts, by assume=no-abort" : "may abort, so it doesn't count";
 }
 
+const char* overlays_in_words() {
+    switch (overlays::mode) {
+    case Overlays::on: return "FEAT_S1POE: page tables are read-only outside of write sections";
+    case Overlays::emulated: return "no FEAT_S1POE: the key register is emulated, and checked at each write of a table";
+    case Overlays::off: break;
+    }
+    return "no FEAT_S1POE: page tables are plain memory";
+}
+
 void report_tables(std::string_view what, std::uint64_t tables) {
     print("  {} {} tables, {} KiB\n", Left{what, 22}, Right{tables, 8}, tables * page_size >> 10);
 }
@@ -43,9 +53,7 @@ void report_machine(const Machine& machine) {
     print("  CPU        MIDR {}, FEAT_BBM level {}: {}\n", Hex{features.midr, 8}, features.break_before_make_level,
           resize_tolerance(features, machine.command_line));
     print("             invalidation by {}, {} level hints; {}\n", features.range_invalidation ? "range" : "address",
-          features.level_hints ? "with" : "without",
-          features.permission_overlays ? "FEAT_S1POE, which this kernel doesn't use yet: page tables are plain memory"
-                                       : "no FEAT_S1POE: page tables are plain memory");
+          features.level_hints ? "with" : "without", overlays_in_words());
     print("  CPUs       {}, started by {}\n", information.cpu_count,
           information.psci == PsciConduit::hvc   ? "PSCI (hvc)"
           : information.psci == PsciConduit::smc ? "PSCI (smc)"

@@ -1,5 +1,6 @@
 #include "scenarios/scenario.hpp"
 
+#include "cpu/overlays.hpp"
 #include "cpu/workers.hpp"
 #include "memory/address_space.hpp"
 
@@ -19,6 +20,7 @@ constexpr Scenario scenarios[] = {
     {"atomic", "changes from interrupts in prepared pages", play_atomic, Needs::pages},
     {"exhaustion", "without tables a change fails whole", play_exhaustion, Needs::resizing},
     {"hotplug", "CPUs leave, and come back to the map as it is then", play_hotplug, Needs::others},
+    {"keys", "page tables can be written in write sections alone", play_keys, Needs::keys},
     {"soak", "random changes keep every account and every byte", play_soak, Needs::pages},
     {"measure", "what each operation costs, in instructions", play_measure, Needs::nothing, true},
     // These end the run.
@@ -65,6 +67,7 @@ bool any_other_cpu() {
 const char* obstacle(const Scenario& scenario, const Stage& stage) {
     if (scenario.needs == Needs::resizing && !stage.can_resize()) return "a CPU can't tolerate live resizing";
     if (scenario.needs == Needs::others && !any_other_cpu()) return "there is no other CPU";
+    if (scenario.needs == Needs::keys && !overlays::enabled()) return "the CPU has no FEAT_S1POE";
     const bool needs_pages = scenario.needs == Needs::pages || scenario.needs == Needs::others;
     if (needs_pages && !arena_has_pages(stage)) return "a CPU can't tolerate live resizing, and the map is large";
     return nullptr;

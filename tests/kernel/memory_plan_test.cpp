@@ -106,6 +106,18 @@ TEST(MemoryPlan, AZoneOfPagesIsPartOfTheLayout) {
     EXPECT_EQ(plan.layout().zones[2].kind, ZoneKind::pages);
 }
 
+TEST(MemoryPlan, WhatIsGivenAKeyKeepsItsSizeAndIsWritable) {
+    MemoryPlan plan;
+    ASSERT_EQ(plan.make(machine_with({phys_range(0x4000'0000, 0x6000'0000)}), occupied, page), nullptr);
+    const PhysRange tables = plan.take(4 * mib, 2 * mib);
+    ASSERT_TRUE(plan.give_key(tables, 1));
+    const Zone& zone = plan.layout().zones[2];
+    EXPECT_EQ(zone.range, tables);
+    EXPECT_EQ(zone.kind, ZoneKind::fixed_size);
+    EXPECT_TRUE(zone.has_attributes);
+    EXPECT_EQ(zone.attributes, Attributes{}.with_key(1));
+}
+
 RC_GTEST_PROP(MemoryPlan, FreeAndTakenMemoryAddUpToAllMemory, ()) {
     BootInformation information;
     std::uint64_t at = 0;

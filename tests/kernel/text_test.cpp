@@ -64,10 +64,10 @@ CommandLineError error_in(std::string_view text) {
 
 TEST(CommandLine, WordsAreRead) {
     CommandLine line;
-    ASSERT_EQ(read_command_line(
-                  "  scenario=soak seed=18446744073709551615\trounds=3 nolive=1 nolive=7 map=zoned assume=no-abort "
-                  "fault=x json dump\n",
-                  line)
+    ASSERT_EQ(read_command_line("  scenario=soak seed=18446744073709551615\trounds=3 nolive=1 nolive=7 map=zoned "
+                                "assume=no-abort keys=emulated "
+                                "fault=x json dump\n",
+                                line)
                   .what,
               nullptr);
     EXPECT_EQ(line.scenario, "soak");
@@ -76,6 +76,7 @@ TEST(CommandLine, WordsAreRead) {
     EXPECT_EQ(line.unable_cpus, 0x82u);
     EXPECT_EQ(line.map, MapStyle::zoned);
     EXPECT_TRUE(line.assume_no_abort);
+    EXPECT_TRUE(line.emulate_keys);
     EXPECT_EQ(line.fault, "x");
     EXPECT_TRUE(line.json);
     EXPECT_TRUE(line.dump);
@@ -92,7 +93,7 @@ TEST(CommandLine, UnknownWordsAndBadValuesAreNamed) {
         EXPECT_EQ(error_in(word).word, word);
     }
     for (const char* word : {"seed=", "seed=-1", "seed=1x", "seed=18446744073709551616", "nolive=8",
-                             "nolive=", "map=huge", "assume=all", "scenario=", "fault="}) {
+                             "nolive=", "map=huge", "assume=all", "keys=real", "scenario=", "fault="}) {
         EXPECT_STREQ(error_in(word).what, "bad value") << word;
     }
     EXPECT_EQ(error_in("seed=1 json oops dump").word, "oops");
@@ -112,7 +113,7 @@ TEST(Syndrome, AbortsAreToldApart) {
     EXPECT_EQ(described(0x96000003), "load: address size fault at level 3");
     EXPECT_EQ(described(0x96000021), "load: alignment fault");
     EXPECT_EQ(described(0x96000070), "store: TLB conflict");
-    EXPECT_EQ(described(0x96000010), "load: fault with status 0x10");
+    EXPECT_EQ(described(0x96000010), "load: external abort: nothing answers there");
     EXPECT_EQ(described(0x02000000), "undefined instruction");
     EXPECT_EQ(described(0xfe000000), "exception of class 0x3f");
     EXPECT_EQ(Syndrome{0xfe00000f}.fault(), FaultKind::none);

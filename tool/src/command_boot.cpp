@@ -69,6 +69,7 @@ struct Options {
     std::uint64_t rounds = 0;
     std::string fault = "none";
     bool no_assume = false;
+    bool emulate_keys = false;
     bool el2 = false;
     bool dump = false;
     bool json = false;
@@ -113,6 +114,7 @@ std::string kernel_words(const Options& options) {
     if (options.fault != "none") words += " fault=" + options.fault;
     for (const unsigned cpu : options.nolive) words += fmt::format(" nolive={}", cpu);
     if (!options.no_assume) words += " assume=no-abort";
+    if (options.emulate_keys) words += " keys=emulated";
     if (options.dump) words += " dump";
     if (options.json) words += " json";
     return words;
@@ -336,6 +338,9 @@ void register_boot(CLI::App& app, int& exit_code) {
     command->add_flag("--no-assume", options->no_assume,
                       "Believe a CPU that reports FEAT_BBM level 2 that it\nmay abort; without it, such CPUs are taken "
                       "for free\nof aborts, as QEMU's are");
+    command->add_flag("--emulate-keys", options->emulate_keys,
+                      "Protect page tables by a key although the CPU lacks\nFEAT_S1POE: a variable stands in for the "
+                      "key register,\nand each write of a table is checked against it");
     command->add_flag("--el2", options->el2, "Enter the kernel at EL2, as a hypervisor would be");
     command->add_flag("--dump", options->dump, "Print the map even if it has millions of leaves");
     command->add_flag("--json", options->json, "Print JSON lines only");
