@@ -1,4 +1,4 @@
-// Leaves of every size split and healed, over and over, while the other CPUs use what they map.
+// Leaves of every size split, painted to pages and healed, over and over, while the other CPUs use what they map.
 #include "scenarios/crew.hpp"
 #include "scenarios/spots.hpp"
 
@@ -18,8 +18,30 @@ PhysRange random_part(Stage& stage, PhysRange leaf) {
     return {leaf.start + first * page_size, count * page_size};
 }
 
+/// To paint a leaf to pages is expensive, and tries nothing new for its size.
+constexpr std::uint64_t most_painted = std::uint64_t{64} << 20;
+constexpr std::uint64_t paint_one_in = 6;
+
+/// All of a leaf becomes pages, and whole again.
+void paint(Stage& stage, PhysRange leaf, LeafSize size, Crew& crew) {
+    if (size.bytes() > most_painted) return;
+    require(stage.map.prepare(leaf), "painting a leaf to pages");
+    crew.tend_alone();
+    const auto painted = stage.map.translate(leaf.start);
+    require(painted, "translating what was painted");
+    if (painted.value().leaf.bytes() != page_size) fail("the leaf at {} was not painted", Hex{leaf.start.value()});
+    require(stage.map.release(leaf), "releasing a leaf");
+    heal(stage, leaf);
+    static_cast<void>(stage.map.reclaim());
+    crew.tend_alone();
+    const auto healed = stage.map.translate(leaf.start);
+    require(healed, "translating what was collapsed");
+    if (healed.value().leaf != size) fail("the leaf at {} did not become whole again", Hex{leaf.start.value()});
+    stage.tally.count_change();
+}
+
 void resize_repeatedly(Stage& stage, PhysRange leaf, LeafSize size) {
-    const std::uint64_t rounds = stage.rounds(40);
+    const std::uint64_t rounds = stage.rounds(60);
     for (std::uint64_t round = 0; round < rounds; ++round) {
         const PhysRange part = random_part(stage, leaf);
         Field field{stage};
@@ -27,7 +49,11 @@ void resize_repeatedly(Stage& stage, PhysRange leaf, LeafSize size) {
         field.add(leaf.start - page_size);
         field.add(leaf.end());
         Crew crew{field};
-        for (unsigned repetition = 0; repetition < 8; ++repetition) {
+        for (unsigned repetition = 0; repetition < 12; ++repetition) {
+            if (stage.random.one_in(paint_one_in)) {
+                paint(stage, leaf, size, crew);
+                continue;
+            }
             const Change tighter = stage.random.one_in(2) ? Change{}.valid(false) : Change{}.writable(false);
             require(stage.map.protect(part, tighter), "splitting a leaf");
             crew.tend_alone();

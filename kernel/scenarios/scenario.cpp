@@ -12,8 +12,10 @@ constexpr Scenario scenarios[] = {
     {"errors", "ranges that are none get a typed error, and nothing changes", play_errors, Needs::nothing},
     {"permissions", "each permission works or faults as it should, on every CPU, when protect returns",
      play_permissions, Needs::pages},
-    {"resizes", "leaves of every size split and heal while other CPUs use them", play_resizes, Needs::resizing},
+    {"resizes", "leaves of every size split, become pages, and heal, while other CPUs use them", play_resizes,
+     Needs::resizing},
     {"parallel", "all CPUs change one leaf, and different regions, at once", play_parallel, Needs::pages},
+    {"races", "what the machine plays in every order, by CPUs that really race", play_races, Needs::racing},
     {"walkers", "walks and dumps see a whole map while its tables are reused", play_walkers, Needs::pages},
     {"deferred", "many changes, one flush", play_deferred, Needs::pages},
     {"memory-types", "what must break before it makes leaves its neighbours alone", play_memory_types, Needs::pages},
@@ -65,8 +67,10 @@ bool any_other_cpu() {
 
 /// Null, or why this machine can't play the scenario.
 const char* obstacle(const Scenario& scenario, const Stage& stage) {
-    if (scenario.needs == Needs::resizing && !stage.can_resize()) return "a CPU can't tolerate live resizing";
-    if (scenario.needs == Needs::others && !any_other_cpu()) return "there is no other CPU";
+    const bool resizes = scenario.needs == Needs::resizing || scenario.needs == Needs::racing;
+    const bool needs_others = scenario.needs == Needs::others || scenario.needs == Needs::racing;
+    if (resizes && !stage.can_resize()) return "a CPU can't tolerate live resizing";
+    if (needs_others && !any_other_cpu()) return "there is no other CPU";
     if (scenario.needs == Needs::keys && !overlays::enabled()) return "the CPU has no FEAT_S1POE";
     const bool needs_pages = scenario.needs == Needs::pages || scenario.needs == Needs::others;
     if (needs_pages && !arena_has_pages(stage)) return "a CPU can't tolerate live resizing, and the map is large";

@@ -42,6 +42,7 @@ enum class Needs : std::uint8_t {
     pages,    ///< an arena whose pages can be changed one by one
     resizing, ///< leaves that can be split and collapsed live
     others,   ///< pages, and other CPUs
+    racing,   ///< resizing, and other CPUs
     keys,     ///< protected page tables
 };
 
@@ -96,6 +97,7 @@ void play_exhaustion(Stage& stage);
 void play_hotplug(Stage& stage);
 void play_admission(Stage& stage);
 void play_keys(Stage& stage);
+void play_races(Stage& stage);
 void play_soak(Stage& stage);
 void play_measure(Stage& stage);
 // crashes.cpp

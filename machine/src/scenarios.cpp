@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "races/races.hpp"
+
 namespace directmap::machine {
 
 namespace {
@@ -11,12 +13,9 @@ namespace {
 constexpr CpuCapabilities tolerant{.tolerates_live_resize = true};
 constexpr CpuCapabilities intolerant{};
 
-const Change read_only = Change{}.writable(false);
-const Change writable = Change{}.writable(true);
-const Change executable = Change{}.executable(true);
-const Change invalid = Change{}.valid(false);
-const Change valid = Change{}.valid(true);
-const Change uncached = Change{}.memory_type(MemoryType::normal_noncacheable);
+using races::executable;
+using races::read_only;
+using races::writable;
 
 /// Two regions to play with, a third for tables.
 RigConfig small_map(unsigned cpus = 2, unsigned cpus_outside = 0) {
@@ -51,112 +50,23 @@ RigConfig realm() {
     return config;
 }
 
-/// Leaves region 0 with a table of pages 0–7 and one of blocks, and the attributes that it had.
 void split_and_restore(World& w) {
-    w.protect(w.pages(5), read_only);
-    w.protect(w.pages(5), writable);
+    races::split_and_restore(w);
+}
+
+/// The races that the reference kernel runs too.
+void add_races(std::vector<Scenario>& all) {
+    races::for_each<World>([&all](const races::Race<World>& race) {
+        Scenario scenario{
+            .name = race.name, .what = race.what, .config = small_map(race.cpus), .prepare = race.prepare};
+        for (const races::Agent<World>& agent : race.agents) {
+            if (agent.run != nullptr) scenario.agents.push_back({agent.cpu, agent.what, agent.run});
+        }
+        all.push_back(std::move(scenario));
+    });
 }
 
 void add_splits(std::vector<Scenario>& all) {
-    all.push_back({.name = "split-split-same-leaf",
-                   .what = "two CPUs change pages of one large leaf, in different blocks",
-                   .config = small_map(),
-                   .agents = {{0, "makes page 5 read-only", [](World& w) { w.protect(w.pages(5), read_only); }},
-                              {1, "makes page 50 read-only", [](World& w) { w.protect(w.pages(50), read_only); }}}});
-    all.push_back({.name = "split-split-same-block",
-                   .what = "two CPUs change neighbouring pages of one large leaf",
-                   .config = small_map(),
-                   .agents = {{0, "makes page 5 read-only", [](World& w) { w.protect(w.pages(5), read_only); }},
-                              {1, "makes page 6 executable", [](World& w) { w.protect(w.pages(6), executable); }}}});
-    all.push_back(
-        {.name = "split-split-neighbours",
-         .what = "two CPUs split neighbouring large leaves, in different regions but with entries in one table",
-         .config = small_map(),
-         .agents = {{0, "makes page 63 read-only", [](World& w) { w.protect(w.pages(63), read_only); }},
-                    {1, "makes page 64 read-only", [](World& w) { w.protect(w.pages(64), read_only); }}}});
-    all.push_back({.name = "split-access",
-                   .what = "one CPU splits a leaf, another one uses a neighbouring page",
-                   .config = small_map(),
-                   .agents = {{0, "makes page 5 read-only", [](World& w) { w.protect(w.pages(5), read_only); }},
-                              {1, "writes, looks up and walks to page 6", [](World& w) {
-                                   w.access(w.pages(6).start, true, false);
-                                   w.walk_in_hardware(w.pages(6).start);
-                                   (void)w.translate(w.pages(6).start);
-                                   w.access(w.pages(6).start, true, false);
-                               }}}});
-    all.push_back({.name = "split-hardware-walk",
-                   .what = "one CPU splits a leaf, another one's MMU walks to the page that changes",
-                   .config = small_map(),
-                   .agents = {{0, "makes page 5 read-only", [](World& w) { w.protect(w.pages(5), read_only); }},
-                              {1, "walks to page 5 twice", [](World& w) {
-                                   w.walk_in_hardware(w.pages(5).start);
-                                   w.walk_in_hardware(w.pages(5).start);
-                               }}}});
-    all.push_back(
-        {.name = "protect-protect-halves",
-         .what = "two CPUs change the two halves of one large leaf",
-         .config = small_map(),
-         .agents = {{0, "makes pages 0-31 read-only", [](World& w) { w.protect(w.pages(0, 32), read_only); }},
-                    {1, "makes pages 32-63 executable", [](World& w) { w.protect(w.pages(32, 32), executable); }}}});
-    all.push_back({.name = "protect-protect-same-page",
-                   .what = "two CPUs change one page in opposite directions",
-                   .config = small_map(),
-                   .prepare = split_and_restore,
-                   .agents = {{0, "makes page 5 read-only", [](World& w) { w.protect(w.pages(5), read_only); }},
-                              {1, "makes pages 4-6 writable", [](World& w) { w.protect(w.pages(4, 3), writable); }}}});
-    all.push_back(
-        {.name = "protect-protect-same-group",
-         .what = "two CPUs change pages of one contiguous group",
-         .config = small_map(),
-         .prepare = split_and_restore, // pages 0-3 are a group
-         .agents = {{0, "makes page 1 read-only", [](World& w) { w.protect(w.pages(1), read_only); }},
-                    {1, "makes pages 0-3 executable", [](World& w) { w.protect(w.pages(0, 4), executable); }}}});
-    all.push_back({.name = "tighten-remote-access",
-                   .what = "once a permission has been taken away no other CPU can use it",
-                   .config = small_map(),
-                   .agents = {{0, "makes page 5 read-only, then says so",
-                               [](World& w) {
-                                   w.protect(w.pages(5), read_only);
-                                   w.flags[0] = 1;
-                               }},
-                              {1, "walks to page 5, waits for that, then writes", [](World& w) {
-                                   w.walk_in_hardware(w.pages(5).start);
-                                   w.await("agent 0 to be done", [&w] { return w.flags[0] != 0; });
-                                   w.access(w.pages(5).start, true, true);
-                                   w.access(w.pages(6).start, true, false);
-                               }}}});
-    all.push_back({.name = "invalidate-remote-access",
-                   .what = "once a page is invalid no other CPU can reach it, and once it is valid again every one can",
-                   .config = small_map(),
-                   .agents = {{0, "makes page 5 invalid, then valid",
-                               [](World& w) {
-                                   w.protect(w.pages(5), invalid);
-                                   w.flags[0] = 1;
-                                   w.await("agent 1 to have tried", [&w] { return w.flags[0] == 2; });
-                                   w.protect(w.pages(5), valid);
-                                   w.flags[0] = 3;
-                               }},
-                              {1, "reads page 5 after each", [](World& w) {
-                                   w.await("agent 0 to be done", [&w] { return w.flags[0] == 1; });
-                                   w.access(w.pages(5).start, false, true);
-                                   w.flags[0] = 2;
-                                   w.await("agent 0 to be done", [&w] { return w.flags[0] == 3; });
-                                   w.access(w.pages(5).start, false, false);
-                               }}}});
-    all.push_back({.name = "break-neighbour-access",
-                   .what = "a change that must break before it makes leaves its neighbours alone",
-                   .config = small_map(),
-                   .agents = {{0, "makes page 5 uncached", [](World& w) { w.protect(w.pages(5), uncached); }},
-                              {1, "uses page 6", [](World& w) {
-                                   w.access(w.pages(6).start, true, false);
-                                   w.walk_in_hardware(w.pages(6).start);
-                                   w.access(w.pages(6).start, true, false);
-                               }}}});
-    all.push_back({.name = "break-protect",
-                   .what = "a change that must break before it makes, and a change of the same pages that need not",
-                   .config = small_map(),
-                   .agents = {{0, "makes pages 4-7 uncached", [](World& w) { w.protect(w.pages(4, 4), uncached); }},
-                              {1, "makes page 6 read-only", [](World& w) { w.protect(w.pages(6), read_only); }}}});
     all.push_back({.name = "own-tables-split",
                    .what = "two CPUs split the leaf through which they reach its own tables",
                    .config = tables_inside(),
@@ -168,62 +78,9 @@ void add_splits(std::vector<Scenario>& all) {
                    .prepare = split_and_restore,
                    .agents = {{0, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }},
                               {1, "makes page 6 read-only", [](World& w) { w.protect(w.pages(6), read_only); }}}});
-    all.push_back(
-        {.name = "regions-crossing",
-         .what = "two CPUs change ranges that overlap and lie in two regions each",
-         .config = small_map(),
-         .agents = {{0, "makes pages 60-66 read-only", [](World& w) { w.protect(w.pages(60, 7), read_only); }},
-                    {1, "makes pages 62-69 executable", [](World& w) { w.protect(w.pages(62, 8), executable); }}}});
-    all.push_back(
-        {.name = "regions-collapse",
-         .what = "one CPU changes a range of two regions, another one collapses the first of them",
-         .config = small_map(),
-         .prepare = [](World& w) { w.protect(w.pages(63), read_only); },
-         .agents = {{0, "makes pages 62-65 read-only", [](World& w) { w.protect(w.pages(62, 4), read_only); }},
-                    {1, "collapses region 0, then makes page 62 writable", [](World& w) {
-                         w.collapse(w.region(0));
-                         w.protect(w.pages(61), read_only);
-                     }}}});
-    all.push_back({.name = "split-lingers-tighten",
-                   .what = "a page changes while the larger leaf that it was split from may still be cached",
-                   .config = small_map(),
-                   .agents = {{0, "prepares pages 0-7",
-                               [](World& w) {
-                                   w.prepare(w.pages(0, 8));
-                                   w.release(w.pages(0, 8));
-                               }},
-                              {1, "makes page 6 read-only", [](World& w) { w.protect(w.pages(6), read_only); }}}});
 }
 
 void add_collapses(std::vector<Scenario>& all) {
-    all.push_back({.name = "collapse-protect",
-                   .what = "one CPU merges pages, another one changes one of them",
-                   .config = small_map(),
-                   .prepare = split_and_restore,
-                   .agents = {{0, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }},
-                              {1, "makes page 6 read-only", [](World& w) { w.protect(w.pages(6), read_only); }}}});
-    all.push_back({.name = "collapse-split",
-                   .what = "one CPU merges blocks, another one splits one of them",
-                   .config = small_map(),
-                   .prepare = split_and_restore,
-                   .agents = {{0, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }},
-                              {1, "makes page 40 read-only", [](World& w) { w.protect(w.pages(40), read_only); }}}});
-    all.push_back({.name = "collapse-collapse",
-                   .what = "two CPUs collapse one region and reclaim its tables",
-                   .config = small_map(),
-                   .prepare = split_and_restore,
-                   .agents = {{0, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }},
-                              {1, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }}}});
-    all.push_back({.name = "collapse-hardware-walk",
-                   .what = "a table is taken away and used anew while another CPU's MMU walks through it",
-                   .config = small_map(),
-                   .prepare = split_and_restore,
-                   .agents = {{0, "collapses region 0, then splits region 1",
-                               [](World& w) {
-                                   w.collapse(w.region(0));
-                                   w.protect(w.pages(70), read_only);
-                               }},
-                              {1, "walks to page 5", [](World& w) { w.walk_in_hardware(w.pages(5).start); }}}});
     all.push_back({.name = "collapse-dump",
                    .what = "a table is taken away and used anew while another CPU dumps the map",
                    .config = small_map(),
@@ -244,13 +101,6 @@ void add_collapses(std::vector<Scenario>& all) {
                                    w.protect(w.pages(70), read_only);
                                }},
                               {1, "looks page 5 up", [](World& w) { (void)w.translate(w.pages(5).start); }}}});
-    all.push_back({.name = "free-walk-in-flight",
-                   .what = "a collapse frees a table, a third CPU takes it, and a walk is still in flight",
-                   .config = small_map(3),
-                   .prepare = split_and_restore,
-                   .agents = {{0, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }},
-                              {1, "walks to page 5", [](World& w) { w.walk_in_hardware(w.pages(5).start); }},
-                              {2, "makes page 70 read-only", [](World& w) { w.protect(w.pages(70), read_only); }}}});
     all.push_back({.name = "collapse-reclaim",
                    .what = "one CPU collapses, another one reclaims what was unlinked",
                    .config = small_map(),
@@ -260,65 +110,6 @@ void add_collapses(std::vector<Scenario>& all) {
                                    w.rig.map().reclaim();
                                    w.rig.map().reclaim();
                                }}}});
-    all.push_back({.name = "deferred-flush-collapse",
-                   .what = "pages agree again by a change whose flush is still owed, and are merged",
-                   .config = small_map(),
-                   .prepare =
-                       [](World& w) {
-                           w.protect(w.pages(0, 5), read_only);
-                           w.protect(w.pages(6, 2), read_only);
-                       },
-                   .agents = {{0, "makes page 5 read-only, the flush deferred, then flushes",
-                               [](World& w) {
-                                   w.protect_deferred(0, w.pages(5), read_only);
-                                   w.complete(0);
-                               }},
-                              {1, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }}}});
-    all.push_back({.name = "deferred-flush-split",
-                   .what = "a large leaf changes with the flush deferred, and is split before it",
-                   .config = small_map(),
-                   .agents = {{0, "makes region 0 read-only, the flush deferred, then flushes",
-                               [](World& w) {
-                                   w.protect_deferred(0, w.region(0), read_only);
-                                   w.complete(0);
-                               }},
-                              {1, "makes page 5 executable", [](World& w) { w.protect(w.pages(5), executable); }}}});
-    all.push_back({.name = "prepare-collapse",
-                   .what = "one CPU pins pages, another one merges",
-                   .config = small_map(),
-                   .agents = {{0, "prepares pages 0-7, changes one without tables, releases them",
-                               [](World& w) {
-                                   w.prepare(w.pages(0, 8));
-                                   w.protect(w.pages(5), read_only, {.atomic = true});
-                                   w.release(w.pages(0, 8));
-                               }},
-                              {1, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }}}});
-    all.push_back({.name = "prepare-protect",
-                   .what = "one CPU pins pages, another one changes one of them",
-                   .config = small_map(),
-                   .agents = {{0, "prepares pages 4-11, releases them",
-                               [](World& w) {
-                                   w.prepare(w.pages(4, 8));
-                                   w.release(w.pages(4, 8));
-                               }},
-                              {1, "makes page 6 read-only", [](World& w) { w.protect(w.pages(6), read_only); }}}});
-    all.push_back(
-        {.name = "repaint-protect",
-         .what = "one CPU brings the map to pages, another one changes one of them",
-         .config = small_map(),
-         .agents = {{0, "repaints", [](World& w) { w.repaint(); }},
-                    {1, "makes pages 4-7 read-only", [](World& w) { w.protect(w.pages(4, 4), read_only); }}}});
-    all.push_back({.name = "repaint-protect-leaf",
-                   .what = "one CPU brings the map to pages, another one changes a large leaf as a whole",
-                   .config = small_map(),
-                   .agents = {{0, "repaints", [](World& w) { w.repaint(); }},
-                              {1, "makes region 0 read-only", [](World& w) { w.protect(w.region(0), read_only); }}}});
-    all.push_back({.name = "repaint-collapse",
-                   .what = "one CPU brings the map to pages, another one merges them",
-                   .config = small_map(),
-                   .prepare = split_and_restore,
-                   .agents = {{0, "repaints", [](World& w) { w.repaint(); }},
-                              {1, "collapses region 0", [](World& w) { w.collapse(w.region(0)); }}}});
     all.push_back({.name = "heal-protect",
                    .what = "a change that heals the map at once, and a change nearby",
                    .config = with_policy(small_map(), CollapsePolicy::on_restore),
@@ -615,6 +406,7 @@ void add_gates(std::vector<Scenario>& all) {
 const std::vector<Scenario>& scenarios() {
     static const std::vector<Scenario> all = [] {
         std::vector<Scenario> list;
+        add_races(list);
         add_splits(list);
         add_collapses(list);
         add_shortages(list);
