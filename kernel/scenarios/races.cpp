@@ -16,8 +16,8 @@ class Ground {
 public:
     static constexpr unsigned pages = 128, region_pages = 64;
 
-    /// In two neighbouring largest leaves if the arena has them, otherwise in two pairs of the next smaller kind. An
-    /// empty `whole` if the arena is too small for a group of blocks.
+    /// In two neighbouring largest leaves if the arena has room for them, otherwise in pairs of groups of blocks, or of
+    /// a few blocks. An empty `whole` if there is no room even for those.
     explicit Ground(PhysRange arena) {
         for (unsigned i = 0; i < Geometry::leaf_sizes.count; ++i) {
             const LeafSize size = Geometry::leaf_sizes.of[i];
@@ -26,15 +26,20 @@ public:
         }
         constexpr int block_level = Geometry::last_level - 1;
         block_ = Geometry::bytes(block_level);
-        blocks_ = Geometry::has_groups(block_level) ? Geometry::group_bytes(block_level) : 4 * block_;
-        for (const std::uint64_t region : {Geometry::region_bytes, 2 * blocks_}) {
-            if (region < 2 * blocks_) continue;
-            const PhysAddr start{align_up(arena.start.value() + page_size, region)};
-            if (start + 2 * region + page_size <= arena.end()) {
-                region_ = region;
-                whole = {start, 2 * region};
-                return;
-            }
+        constexpr std::uint64_t few_blocks = 4 * Geometry::bytes(block_level),
+                                group =
+                                    Geometry::has_groups(block_level) ? Geometry::group_bytes(block_level) : few_blocks;
+        constexpr struct {
+            std::uint64_t blocks, region;
+        } choices[] = {{group, Geometry::region_bytes}, {group, 2 * group}, {few_blocks, 2 * few_blocks}};
+        for (const auto& choice : choices) {
+            const PhysAddr start{align_up(arena.start.value() + page_size, choice.region)};
+            const bool fits = start + 2 * choice.region + page_size <= arena.end();
+            if (!fits || choice.region < 2 * choice.blocks) continue;
+            blocks_ = choice.blocks;
+            region_ = choice.region;
+            whole = {start, 2 * region_};
+            return;
         }
     }
 
@@ -167,14 +172,14 @@ void restore(Stage& stage, PhysRange range, const Race& race) {
 
 } // namespace
 
+bool room_for_races(const Stage& stage) {
+    return !Ground{stage.arena}.whole.empty();
+}
+
 void play_races(Stage& stage) {
     const Ground ground{stage.arena};
     unsigned running = 1;
     for (unsigned cpu = 1; cpu < max_cpus; ++cpu) running += is_idle(cpu) ? 1 : 0;
-    if (ground.whole.empty()) {
-        print("    (no memory in one piece that is large enough for a race)\n");
-        return;
-    }
     heal(stage, ground.whole); // on a map that was built by pages
     const Statistics before = stage.map.statistics();
     constexpr std::uint64_t small = std::uint64_t{1} << 30;

@@ -41,7 +41,7 @@ void paint(Stage& stage, PhysRange leaf, LeafSize size, Crew& crew) {
 }
 
 void resize_repeatedly(Stage& stage, PhysRange leaf, LeafSize size) {
-    const std::uint64_t rounds = stage.rounds(60);
+    const std::uint64_t rounds = stage.rounds(40);
     for (std::uint64_t round = 0; round < rounds; ++round) {
         const PhysRange part = random_part(stage, leaf);
         Field field{stage};

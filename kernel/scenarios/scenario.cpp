@@ -71,6 +71,7 @@ const char* obstacle(const Scenario& scenario, const Stage& stage) {
     const bool needs_others = scenario.needs == Needs::others || scenario.needs == Needs::racing;
     if (resizes && !stage.can_resize()) return "a CPU can't tolerate live resizing";
     if (needs_others && !any_other_cpu()) return "there is no other CPU";
+    if (scenario.needs == Needs::racing && !room_for_races(stage)) return "too little memory in one piece";
     if (scenario.needs == Needs::keys && !overlays::enabled()) return "the CPU has no FEAT_S1POE";
     const bool needs_pages = scenario.needs == Needs::pages || scenario.needs == Needs::others;
     if (needs_pages && !arena_has_pages(stage)) return "a CPU can't tolerate live resizing, and the map is large";

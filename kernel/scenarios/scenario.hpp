@@ -98,6 +98,7 @@ void play_hotplug(Stage& stage);
 void play_admission(Stage& stage);
 void play_keys(Stage& stage);
 void play_races(Stage& stage);
+[[nodiscard]] bool room_for_races(const Stage& stage);
 void play_soak(Stage& stage);
 void play_measure(Stage& stage);
 // crashes.cpp

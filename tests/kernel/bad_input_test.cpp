@@ -240,6 +240,15 @@ TEST_F(BadInput, TheCommandTellsUsageFromFailure) {
     EXPECT_EQ(late.exit_code, 1);
 }
 
+TEST_F(BadInput, ADryRunPrintsACommandThatBoots) {
+    const Ending dry =
+        run(std::string(directmap_command) + " boot --dry-run --scenario errors --cpus 2 --kernel " + image());
+    EXPECT_EQ(dry.exit_code, 0);
+    ASSERT_TRUE(dry.output.starts_with("qemu-system-aarch64 -machine ")) << dry.output;
+    const Ending ending = run(dry.last_line);
+    EXPECT_EQ(ending.last_line, "directmap-kernel: PASS") << ending.output;
+}
+
 TEST_F(BadInput, ACrashShowsRegistersAndABacktraceByName) {
     const Ending ending = run(std::string(directmap_command) + " boot --scenario crash-store --kernel " + image());
     for (const char* const part :

@@ -42,9 +42,14 @@ constexpr const char* description =
     "QEMU (qemu-system-aarch64) and the kernel's images must be there (scripts/setup run, scripts/build release).\n";
 
 constexpr const char* footer =
-    "Scenarios: errors, permissions, resizes, parallel, walkers, deferred, memory-types, atomic, exhaustion, hotplug, "
-    "soak;\n"
-    "'all' is all of them, 'none' only boots, 'measure' counts the instructions of each operation.\n"
+    "Scenarios: errors, permissions, resizes, parallel, races, walkers, deferred, memory-types, atomic, exhaustion, "
+    "hotplug,\n"
+    "keys, soak; 'all' is all of them, 'none' only boots, 'measure' counts the instructions of each operation;\n"
+    "crash-store, crash-store-elsewhere, crash-null, crash-jump, crash-instruction, crash-stack, crash-handler,\n"
+    "crash-handler-stack end the run with a cause.\n"
+    "Faults: no-invalidation, local-invalidation, wrong-operand, narrow-range, skipped-update, invalid-leaves, "
+    "wrong-leaf-type,\n"
+    "open-interrupts; with --emulate-keys also no-write-sections and open-sections.\n"
     "\n"
     "Examples:\n"
     "  directmap boot                                   one CPU, 512 MiB, everything\n"
@@ -73,6 +78,7 @@ struct Options {
     bool el2 = false;
     bool dump = false;
     bool json = false;
+    bool dry_run = false;
     std::string qemu = "qemu-system-aarch64";
     std::string kernel;
     unsigned timeout = 600;
@@ -267,8 +273,31 @@ private:
     std::string verdict_;
 };
 
+/// The command as a shell would be given it.
+std::string shell_words(const std::vector<std::string>& command) {
+    std::string text;
+    for (const std::string& word : command) {
+        const bool plain =
+            word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=,./:") ==
+            std::string::npos;
+        if (!text.empty()) text += ' ';
+        if (plain && !word.empty()) {
+            text += word;
+            continue;
+        }
+        text += '\'';
+        for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+        text += '\'';
+    }
+    return text;
+}
+
 int boot(const Options& options) {
     check_memory(options.memory);
+    if (options.dry_run) {
+        fmt::print("{}\n", shell_words(qemu_command(options)));
+        return exit_ok;
+    }
     Console console(options.json);
     Child qemu(qemu_command(options));
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(options.timeout);
@@ -344,6 +373,7 @@ void register_boot(CLI::App& app, int& exit_code) {
     command->add_flag("--el2", options->el2, "Enter the kernel at EL2, as a hypervisor would be");
     command->add_flag("--dump", options->dump, "Print the map even if it has millions of leaves");
     command->add_flag("--json", options->json, "Print JSON lines only");
+    command->add_flag("--dry-run", options->dry_run, "Print QEMU's command line instead of running it");
     command->add_option("--qemu", options->qemu, "The emulator")->type_name("PROGRAM")->capture_default_str();
     command->add_option("--kernel", options->kernel, "Another kernel image")->type_name("FILE");
     command->add_option("--timeout", options->timeout, "The machine is stopped after this long")
