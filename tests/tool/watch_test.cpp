@@ -11,9 +11,11 @@
 #include <pty.h>
 #include <rapidcheck.h>
 #include <rapidcheck/gtest.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 namespace directmap::tool {
@@ -271,45 +273,108 @@ TEST(WatchCommand, SeesSecretMemorySplitTheDirectMapOfThisKernel) {
     EXPECT_TRUE(any_rate);
 }
 
-TEST(WatchCommand, FillsATerminalAndLeavesItAsItWas) {
-    if (!kernel_counts()) GTEST_SKIP() << "this kernel has no DirectMap counters";
-    int terminal = -1;
-    winsize size{.ws_row = 24, .ws_col = 100, .ws_xpixel = 0, .ws_ypixel = 0};
-    const pid_t child = ::forkpty(&terminal, nullptr, nullptr, &size);
-    if (child < 0) GTEST_SKIP() << "no pseudo-terminal: " << std::strerror(errno);
-    if (child == 0) {
+/// The command at a terminal of its own.
+class WatchAtTerminal {
+public:
+    explicit WatchAtTerminal(const char* interval) {
+        winsize size{.ws_row = 24, .ws_col = 100, .ws_xpixel = 0, .ws_ypixel = 0};
+        child_ = ::forkpty(&terminal_, nullptr, nullptr, &size);
+        if (child_ != 0) return;
         ::setenv("TERM", "xterm", 1);
-        ::execl(command_path, command_path, "watch", "--interval", "0.05", nullptr);
+        ::execl(command_path, command_path, "watch", "--interval", interval, nullptr);
         ::_exit(127);
     }
-    std::string shown;
-    const auto read_some = [&](int milliseconds) {
-        pollfd output{.fd = terminal, .events = POLLIN, .revents = 0};
-        std::array<char, 4096> buffer{};
-        if (::poll(&output, 1, milliseconds) <= 0) return false;
-        const ssize_t got = ::read(terminal, buffer.data(), buffer.size());
-        if (got > 0) shown.append(buffer.data(), static_cast<std::size_t>(got));
-        return got > 0;
-    };
-    const auto wait_for = [&](std::string_view text) {
+    WatchAtTerminal(const WatchAtTerminal&) = delete;
+    WatchAtTerminal& operator=(const WatchAtTerminal&) = delete;
+    ~WatchAtTerminal() {
+        if (terminal_ >= 0) ::close(terminal_); // it ends if it hasn't yet
+    }
+
+    [[nodiscard]] bool possible() const { return child_ > 0; }
+    [[nodiscard]] bool shows(std::string_view text) {
         for (int tries = 0; tries < 500 && shown.find(text) == std::string::npos; ++tries) read_some(20);
         return shown.find(text) != std::string::npos;
-    };
-    EXPECT_TRUE(wait_for("directmap watch"));
-    EXPECT_TRUE(wait_for("all leaves"));
-    ASSERT_EQ(::write(terminal, " ", 1), 1);
-    EXPECT_TRUE(wait_for("paused"));
-    ASSERT_EQ(::write(terminal, " +", 2), 2);
-    EXPECT_TRUE(wait_for("every 0.1 s"));
-    ASSERT_EQ(::write(terminal, "q", 1), 1);
-    int status = 0;
-    while (read_some(1000)) {
     }
-    ::waitpid(child, &status, 0);
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    EXPECT_TRUE(shown.starts_with("\x1b[?1049h")) << shown.substr(0, 40);
-    EXPECT_TRUE(shown.ends_with("\x1b[?1049l"));
-    ::close(terminal);
+    void type(std::string_view keys) const {
+        EXPECT_EQ(::write(terminal_, keys.data(), keys.size()), static_cast<ssize_t>(keys.size()));
+    }
+    void resize(unsigned short rows, unsigned short columns) const {
+        winsize size{.ws_row = rows, .ws_col = columns, .ws_xpixel = 0, .ws_ypixel = 0};
+        EXPECT_EQ(::ioctl(terminal_, TIOCSWINSZ, &size), 0);
+    }
+    [[nodiscard]] bool is_raw() const {
+        termios mode{};
+        EXPECT_EQ(::tcgetattr(terminal_, &mode), 0);
+        return (mode.c_lflag & (ICANON | ECHO)) == 0;
+    }
+    /// The exit code, once it has ended by itself.
+    [[nodiscard]] int end() {
+        while (read_some(5000)) {
+        }
+        int status = 0;
+        ::waitpid(child_, &status, 0);
+        return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    }
+
+    std::string shown;
+
+private:
+    bool read_some(int milliseconds) {
+        pollfd output{.fd = terminal_, .events = POLLIN, .revents = 0};
+        std::array<char, 4096> buffer{};
+        if (::poll(&output, 1, milliseconds) <= 0) return false;
+        const ssize_t got = ::read(terminal_, buffer.data(), buffer.size());
+        if (got > 0) shown.append(buffer.data(), static_cast<std::size_t>(got));
+        return got > 0;
+    }
+
+    int terminal_ = -1;
+    pid_t child_ = -1;
+};
+
+constexpr std::string_view screen_of_its_own = "\x1b[?1049h";
+constexpr std::string_view screen_as_before = "\x1b[?25h\x1b[?1049l";
+
+TEST(WatchCommand, FillsATerminalAndLeavesItAsItWas) {
+    if (!kernel_counts()) GTEST_SKIP() << "this kernel has no DirectMap counters";
+    WatchAtTerminal watch("0.05");
+    if (!watch.possible()) GTEST_SKIP() << "no pseudo-terminal: " << std::strerror(errno);
+    EXPECT_TRUE(watch.shows("directmap watch"));
+    EXPECT_TRUE(watch.shows("all leaves"));
+    EXPECT_TRUE(watch.is_raw());
+    watch.type(" ");
+    EXPECT_TRUE(watch.shows("paused"));
+    watch.type(" +");
+    EXPECT_TRUE(watch.shows("every 0.1 s"));
+    watch.type("q");
+    EXPECT_EQ(watch.end(), 0);
+    EXPECT_FALSE(watch.is_raw());
+    EXPECT_TRUE(watch.shown.starts_with(screen_of_its_own)) << watch.shown.substr(0, 40);
+    EXPECT_TRUE(watch.shown.ends_with(screen_as_before));
+}
+
+TEST(WatchCommand, AnInterruptEndsItAsCleanly) {
+    if (!kernel_counts()) GTEST_SKIP() << "this kernel has no DirectMap counters";
+    WatchAtTerminal watch("60");
+    if (!watch.possible()) GTEST_SKIP() << "no pseudo-terminal: " << std::strerror(errno);
+    EXPECT_TRUE(watch.shows("all leaves"));
+    watch.type("\x03"); // ^C
+    EXPECT_EQ(watch.end(), 0);
+    EXPECT_FALSE(watch.is_raw());
+    EXPECT_TRUE(watch.shown.ends_with(screen_as_before));
+}
+
+TEST(WatchCommand, AWindowOfAnotherSizeIsFilledAtOnce) {
+    if (!kernel_counts()) GTEST_SKIP() << "this kernel has no DirectMap counters";
+    WatchAtTerminal watch("60"); // the next sample is far away
+    if (!watch.possible()) GTEST_SKIP() << "no pseudo-terminal: " << std::strerror(errno);
+    EXPECT_TRUE(watch.shows("all leaves"));
+    watch.shown.clear();
+    watch.resize(5, 20);
+    EXPECT_TRUE(watch.shows("directmap watch"));
+    EXPECT_THAT(watch.shown, Not(HasSubstr("all leaves"))); // further down than five lines
+    watch.type("q");
+    EXPECT_EQ(watch.end(), 0);
 }
 
 } // namespace

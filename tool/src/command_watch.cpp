@@ -10,6 +10,7 @@
 #include <clocale>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <fmt/format.h>
 #include <langinfo.h>
 #include <memory>
@@ -58,7 +59,10 @@ void note_interrupt(int) {
     interrupted = 1;
 }
 
-/// While it lives, ^C and the like only end the wait for the next sample.
+/// A signal that is ignored, as this one is by default, would not end the wait for the next sample.
+void note_resize(int) {}
+
+/// While it lives, ^C and the like, and a window of another size, only end the wait for the next sample.
 class InterruptGuard {
 public:
     InterruptGuard() {
@@ -67,17 +71,21 @@ public:
         action.sa_handler = note_interrupt;
         ::sigaction(SIGINT, &action, &old_interrupt_);
         ::sigaction(SIGTERM, &action, &old_terminate_);
+        action.sa_handler = note_resize;
+        ::sigaction(SIGWINCH, &action, &old_resize_);
     }
     InterruptGuard(const InterruptGuard&) = delete;
     InterruptGuard& operator=(const InterruptGuard&) = delete;
     ~InterruptGuard() {
         ::sigaction(SIGINT, &old_interrupt_, nullptr);
         ::sigaction(SIGTERM, &old_terminate_, nullptr);
+        ::sigaction(SIGWINCH, &old_resize_, nullptr);
     }
 
 private:
     struct sigaction old_interrupt_ {};
     struct sigaction old_terminate_ {};
+    struct sigaction old_resize_ {};
 };
 
 /// A screen of its own for the time of its life; keys come one by one.
@@ -246,7 +254,7 @@ void register_watch(CLI::App& app, int& exit_code) {
         ->capture_default_str();
     watch->add_option("--count", options->count, "End after N samples")->type_name("N");
     watch->add_flag("--lines", options->lines, "Print lines, also at a terminal");
-    watch->add_flag("--json", options->json, "Print JSON: one object a line for each sample (docs/schema.md)");
+    watch->add_flag("--json", options->json, "Print JSON: one object a line for each sample (docs/watch.md)");
     watch->callback([options, &exit_code] { exit_code = run_watch(*options); });
 }
 

@@ -151,7 +151,8 @@ std::string clipped(const std::string& text, std::size_t width) {
 
 std::string trend_text(double units_a_minute) {
     if (std::abs(units_a_minute) < 0.5) return "steady";
-    return fmt::format("{} leaves a minute, {}", fmt::format("{:+.0f}", units_a_minute),
+    const auto leaves = static_cast<std::uint64_t>(std::llround(std::abs(units_a_minute)));
+    return fmt::format("{}{} leaves a minute, {}", units_a_minute > 0 ? '+' : '-', grouped(leaves),
                        units_a_minute > 0 ? "breaking up" : "healing");
 }
 

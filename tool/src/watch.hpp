@@ -82,7 +82,7 @@ private:
     std::deque<WatchSample> samples_;
 };
 
-/// One sample on one line, described in docs/schema.md.
+/// One sample on one line, described in docs/watch.md.
 [[nodiscard]] nlohmann::ordered_json json_of(const WatchHistory& history);
 
 /// One line for each sample, and the heading above them.
