@@ -8,6 +8,7 @@
 #include "run_output.hpp"
 #include "run_scenario.hpp"
 #include "scanner.hpp"
+#include "trace.hpp"
 #include "workload.hpp"
 
 #include <CLI/CLI.hpp>
@@ -17,9 +18,11 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <fstream>
+#include <iostream>
 #include <machine/events.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -53,6 +56,7 @@ constexpr const char* footer =
     "  directmap run --granule 64k --cpus 8                 other pages, more CPUs\n"
     "  directmap run --bbm 0                                CPUs that don't tolerate resizing\n"
     "  directmap run --scenario tiny --record events.jsonl  every platform call (docs/events.md)\n"
+    "  directmap run --trace changes.txt                    its changes, for replay (docs/replay.md)\n"
     "  directmap run --json | jq '.runs[] | [.policy, .end.leaf_count]'\n"
     "\n"
     "Exit codes: 0 success, 1 a promise was broken (it says which), 2 bad input or usage.";
@@ -67,6 +71,7 @@ struct Options {
     unsigned cpus = 4;
     std::uint64_t seed = 0;
     std::string record;
+    std::string trace;
     bool no_comparison = false;
     bool json = false;
     bool list = false;
@@ -128,9 +133,15 @@ void list_scenarios(bool json) {
 
 bool run_scenario(const Options& options) {
     const Scenario scenario = read_scenario(options.scenario);
-    const PolicyChoice choice = choose_policies(options);
+    PolicyChoice choice = choose_policies(options);
     if (!options.record.empty() && choice.shown.size() != 1)
         throw InputError("--record", 0, "the events of one policy are recorded; --policy all are several");
+    if (!options.trace.empty() && choice.shown.size() != 1)
+        throw InputError("--trace", 0, "the changes of one policy are written; --policy all are several");
+    const bool trace_alone = options.trace == "-";
+    if (trace_alone && options.json)
+        throw InputError("--trace", 0, "a trace on standard output and --json would be mixed up");
+    if (trace_alone) choice.compared.clear();
     const MemoryMap map = read_memory_map(options.memory_map);
     PlanRequest request;
     request.translation = {options.granule == "4k"    ? 12u
@@ -167,24 +178,38 @@ bool run_scenario(const Options& options) {
         record = machine::json_lines(recording);
     }
 
+    std::ofstream trace_file;
+    TraceSink trace;
+    if (!options.trace.empty()) {
+        if (!trace_alone) {
+            trace_file.open(options.trace, std::ios::binary | std::ios::trunc);
+            if (!trace_file) throw InputError(printable(options.trace), 0, std::strerror(errno));
+        }
+        std::ostream& output = trace_alone ? std::cout : trace_file;
+        output << trace_head(plan.leaf_sizes.back(), std::nullopt, true);
+        trace = [&output](const TraceEvent& event) { output << trace_line(event); };
+    }
+
     const RunSetting setting{map, plan, scenario, config};
     const Palette palette(stdout);
     const std::size_t width = output_width();
     ProgressLine progress;
     std::vector<WorkloadResult> results;
-    if (!options.json) print(introduction_text(setting, palette, width));
+    if (!options.json && !trace_alone) print(introduction_text(setting, palette, width));
     for (const Policy policy : choice.shown) {
-        if (options.json) {
+        if (options.json || trace_alone) {
             QuietListener listener(policy, progress);
-            results.push_back(play(scenario, config, policy, listener, record));
+            results.push_back(play(scenario, config, policy, listener, record, trace));
         } else {
             Timeline listener(setting, policy, progress, palette, width);
-            results.push_back(play(scenario, config, policy, listener, record));
+            results.push_back(play(scenario, config, policy, listener, record, trace));
             listener.finish();
         }
     }
     if (!options.record.empty() && !recording.flush())
         throw InputError(printable(options.record), 0, std::strerror(errno));
+    if (trace_file.is_open() && !trace_file.flush())
+        throw InputError(printable(options.trace), 0, std::strerror(errno));
     for (const Policy policy : choice.compared) {
         QuietListener listener(policy, progress);
         results.push_back(play(scenario, config, policy, listener));
@@ -194,7 +219,7 @@ bool run_scenario(const Options& options) {
               [](const WorkloadResult& a, const WorkloadResult& b) { return a.policy < b.policy; });
     if (options.json)
         print(run_json(setting, results).dump(2) + '\n');
-    else
+    else if (!trace_alone)
         print(comparison_text(setting, results, palette, width) + verdict_text(results, palette, width));
     return all_kept(results);
 }
@@ -245,6 +270,10 @@ void register_run(CLI::App& app, int& exit_code) {
             },
             ""));
     run->add_option("--record", options->record, "Write every event of the shown policy's run, as JSON lines")
+        ->type_name("FILE");
+    run->add_option("--trace", options->trace,
+                    "Write the changes of the shown policy's run as a trace for\nreplay; '-' is standard output, "
+                    "and nothing else is shown")
         ->type_name("FILE");
     run->add_flag("--no-comparison", options->no_comparison, "Play the scenario under the shown policy alone");
     run->add_flag("--json", options->json, "Print JSON: all that the text says and every step");

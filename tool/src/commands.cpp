@@ -7,6 +7,8 @@ void register_commands(CLI::App& app, int& exit_code) {
     register_plan(app, exit_code);
     register_analyze(app, exit_code);
     register_diff(app, exit_code);
+    register_replay(app, exit_code);
+    register_convert_trace(app, exit_code);
     register_watch(app, exit_code);
     register_boot(app, exit_code);
 }

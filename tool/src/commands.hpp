@@ -20,6 +20,8 @@ void register_run(CLI::App& app, int& exit_code);
 void register_plan(CLI::App& app, int& exit_code);
 void register_analyze(CLI::App& app, int& exit_code);
 void register_diff(CLI::App& app, int& exit_code);
+void register_replay(CLI::App& app, int& exit_code);
+void register_convert_trace(CLI::App& app, int& exit_code);
 void register_watch(CLI::App& app, int& exit_code);
 void register_boot(CLI::App& app, int& exit_code);
 

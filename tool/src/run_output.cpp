@@ -24,10 +24,11 @@ constexpr std::size_t narrowest = 80;
 constexpr std::size_t default_width = 100;
 constexpr std::size_t widest = 120;
 
+} // namespace
+
 // ---- Words and numbers
 
-/// Breaks `text` into lines of at most `width` columns; all but the first start with `indent` blanks.
-std::string wrapped(std::string_view text, std::size_t width, std::size_t indent = 0) {
+std::string wrapped(std::string_view text, std::size_t width, std::size_t indent) {
     std::istringstream stream{std::string(text)};
     std::string result;
     std::string line;
@@ -42,14 +43,12 @@ std::string wrapped(std::string_view text, std::size_t width, std::size_t indent
     return result + (result.empty() ? "" : std::string(indent, ' ')) + line + '\n';
 }
 
-/// Seven columns at most: `131,081`, `67.0M`.
 std::string short_count(std::uint64_t number) {
     if (number < 1'000'000) return grouped(number);
     const auto millions = static_cast<double>(number) / 1e6;
     return fmt::format("{:.{}f}M", millions, millions < 10 ? 2 : millions < 100 ? 1 : 0);
 }
 
-/// Eight columns at most: `256 GiB`, `5.19 MiB`.
 std::string short_size(std::uint64_t bytes) {
     constexpr std::array<std::string_view, 6> units = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
     auto value = static_cast<double>(bytes);
@@ -70,6 +69,8 @@ std::string_view short_name(Policy policy) {
     }
     return "";
 }
+
+namespace {
 
 std::string explanation_of(Policy policy, const RunSetting& setting) {
     switch (policy) {
@@ -151,6 +152,8 @@ std::vector<std::size_t> cells_of(const std::vector<std::uint64_t>& sizes, const
     return result;
 }
 
+} // namespace
+
 std::string bar_of(const std::vector<std::uint64_t>& sizes, const std::vector<std::uint64_t>& leaves, std::size_t cells,
                    const Palette& palette) {
     const std::vector<std::size_t> widths = cells_of(sizes, leaves, cells);
@@ -159,14 +162,22 @@ std::string bar_of(const std::vector<std::uint64_t>& sizes, const std::vector<st
     return bar;
 }
 
+std::string legend_of(const std::vector<std::uint64_t>& sizes, const Palette& palette) {
+    std::string legend;
+    for (std::size_t i = 0; i < sizes.size(); ++i)
+        legend += "  " + paint(shade_of(i, sizes.size()), 2, palette) + " " + leaf_name(sizes[i]);
+    return legend;
+}
+
 // ---- Text around the tables
 
-constexpr std::size_t fact_indent = 10;
-
 std::string fact(std::string_view name, std::string_view text, const Palette& palette, std::size_t width) {
+    constexpr std::size_t fact_indent = 10;
     const std::string lines = wrapped(std::string(fact_indent - 1, '.') + " " + std::string(text), width, fact_indent);
     return palette.bold(fmt::format("{:<{}}", name, fact_indent)) + lines.substr(fact_indent);
 }
+
+namespace {
 
 std::string sizes_of(const std::vector<std::uint64_t>& sizes) {
     std::vector<std::string> names;
@@ -251,9 +262,11 @@ std::string conclusion(const RunSetting& setting, const std::vector<WorkloadResu
     return text;
 }
 
+} // namespace
+
 // ---- JSON
 
-Json json_of(const Counters& counters) {
+Json counters_json(const Counters& counters) {
     return {{"splits", counters.splits},
             {"splits_avoided", counters.splits_avoided},
             {"groups_opened", counters.groups_opened},
@@ -268,15 +281,17 @@ Json json_of(const Counters& counters) {
             {"tables_returned", counters.tables_returned}};
 }
 
-Json json_of_leaves(const std::vector<std::uint64_t>& sizes, const std::vector<std::uint64_t>& leaves) {
+Json leaves_json(const std::vector<std::uint64_t>& sizes, const std::vector<std::uint64_t>& leaves) {
     Json json = Json::object();
     for (std::size_t i = 0; i < leaves.size(); ++i) json[leaf_name(sizes[i])] = leaves[i];
     return json;
 }
 
+namespace {
+
 /// Puts the state of a map into `json`.
 void add_map(Json& json, const std::vector<std::uint64_t>& sizes, const MapState& map, std::uint64_t reach) {
-    json["leaves"] = json_of_leaves(sizes, map.leaves);
+    json["leaves"] = leaves_json(sizes, map.leaves);
     json["leaf_count"] = map.leaf_count;
     json["tables"] = map.tables;
     json["table_bytes"] = map.tables * sizes.back();
@@ -288,7 +303,7 @@ Json json_of(const Step& step, const std::vector<std::uint64_t>& sizes) {
                  {"label", label_of(step, sizes.back())}, {"rounds", step.rounds},
                  {"milliseconds", step.milliseconds},     {"bytes", step.map.bytes}};
     add_map(json, sizes, step.map, step.reach);
-    json["counters"] = json_of(step.counters);
+    json["counters"] = counters_json(step.counters);
     if (step.refusal) json["refused"] = {{"code", step.refusal->code}, {"reason", step.refusal->reason}};
     return json;
 }
@@ -296,13 +311,13 @@ Json json_of(const Step& step, const std::vector<std::uint64_t>& sizes) {
 Json json_of(const WorkloadResult& result) {
     Json json = {{"policy", policy_name(result.policy)}, {"finished", result.finished},
                  {"problems", result.problems},          {"changes", result.changes},
-                 {"platform_calls", result.calls},       {"counters", json_of(result.counters)}};
+                 {"platform_calls", result.calls},       {"counters", counters_json(result.counters)}};
     if (result.steps.empty()) return json;
     add_map(json["boot"], result.leaf_sizes, result.boot, result.steps.front().reach);
     add_map(json["worst"], result.leaf_sizes, result.worst, result.worst_reach);
     add_map(json["end"], result.leaf_sizes, result.steps.back().map, result.steps.back().reach);
     if (result.finished) {
-        json["smallest_cover"] = json_of_leaves(result.leaf_sizes, result.smallest_cover);
+        json["smallest_cover"] = leaves_json(result.leaf_sizes, result.smallest_cover);
         json["healed"] = is_healed(result);
     }
     Json& steps = json["steps"] = Json::array();
@@ -423,10 +438,7 @@ void Timeline::print_head(const std::vector<std::uint64_t>& leaf_sizes) {
     std::string text =
         '\n' + fact("policy", fmt::format("{}: {}", policy_name(policy_), explanation_of(policy_, setting_)), palette_,
                     std::min(width_, default_width));
-    std::string legend;
-    for (std::size_t i = 0; i < leaf_sizes.size(); ++i)
-        legend += "  " + paint(shade_of(i, leaf_sizes.size()), 2, palette_) + " " + leaf_name(leaf_sizes[i]);
-    text += fmt::format("\n{:<{}} RAM by leaf size:{}\n", "", label_width_, legend);
+    text += fmt::format("\n{:<{}} RAM by leaf size:{}\n", "", label_width_, legend_of(leaf_sizes, palette_));
     text += palette_.dim(fmt::format("{:<{}} {:<{}}{}", "", label_width_, "", bar_width_,
                                      numbers_line({"leaves", "tables", "splits", "heals", "TLBIs", "TLB reach"}))) +
             '\n';

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace directmap::tool {
@@ -26,6 +27,29 @@ struct RunSetting {
 
 /// Columns of the terminal that standard output is, within what the tables can use; the default for files and pipes.
 [[nodiscard]] std::size_t output_width();
+
+// ---- What other commands show in the same form
+
+/// Breaks `text` into lines of at most `width` columns; all but the first start with `indent` blanks.
+[[nodiscard]] std::string wrapped(std::string_view text, std::size_t width, std::size_t indent = 0);
+/// Seven columns at most: `131,081`, `67.0M`.
+[[nodiscard]] std::string short_count(std::uint64_t number);
+/// Eight columns at most: `256 GiB`, `5.19 MiB`.
+[[nodiscard]] std::string short_size(std::uint64_t bytes);
+/// A policy as a column's heading.
+[[nodiscard]] std::string_view short_name(Policy policy);
+/// RAM by leaf size, the largest first: as colours, or as letters where there is no colour.
+[[nodiscard]] std::string bar_of(const std::vector<std::uint64_t>& sizes, const std::vector<std::uint64_t>& leaves,
+                                 std::size_t cells, const Palette& palette);
+/// What the colours or letters of bars stand for.
+[[nodiscard]] std::string legend_of(const std::vector<std::uint64_t>& sizes, const Palette& palette);
+/// `machine.. 256 GiB of RAM ...`, wrapped.
+[[nodiscard]] std::string fact(std::string_view name, std::string_view text, const Palette& palette, std::size_t width);
+[[nodiscard]] nlohmann::ordered_json counters_json(const Counters& counters);
+[[nodiscard]] nlohmann::ordered_json leaves_json(const std::vector<std::uint64_t>& sizes,
+                                                 const std::vector<std::uint64_t>& leaves);
+
+// ---- `directmap run`
 
 [[nodiscard]] std::string introduction_text(const RunSetting& setting, const Palette& palette, std::size_t width);
 

@@ -25,7 +25,8 @@ struct WorkbenchConfig {
     unsigned cpus = 1;
     unsigned bbm = 3;          ///< FEAT_BBM level of every CPU; from 3 on leaves may be resized while it runs
     bool realm = false;        ///< memory can be shared with a host
-    Range table_pool;          ///< part of RAM that tables are taken from
+    Range table_pool;          ///< where tables are taken from
+    bool tables_in_ram = true; ///< the pool is part of RAM, and the engine reaches its tables through the map
     machine::EventSink record; ///< gets every event, if it is not empty
 };
 
@@ -36,6 +37,14 @@ struct MapState {
     std::uint64_t bytes = 0;
     std::uint64_t tables = 0; ///< that the source has handed out
     Counters counters;
+};
+
+/// Where an address leads.
+struct LeafAt {
+    std::uint64_t va = 0;              ///< where the leaf starts
+    std::uint64_t size = 0;            ///< of the leaf, a contiguous group counted as one
+    std::uint64_t descriptor_size = 0; ///< of one descriptor of it
+    bool valid = false;
 };
 
 /// The members do what those of machine::Rig of the same names do: the machine knows what each operation is meant to
@@ -58,6 +67,8 @@ public:
     virtual CollapseProgress background_step(std::uint64_t budget) = 0;
 
     [[nodiscard]] virtual MapState state() const = 0;
+    /// The leaf that maps a byte of RAM.
+    [[nodiscard]] virtual LeafAt leaf_at(std::uint64_t address) = 0;
     /// Compares the map with the reference, page by page and leaf by leaf. Says what is wrong, or nothing.
     [[nodiscard]] virtual std::string check() = 0;
     /// The fewest leaves that say the same, by leaf size, found without the engine; `pinned` ranges stay at pages.

@@ -45,6 +45,13 @@ public:
         state.counters = statistics.counters;
         return state;
     }
+    [[nodiscard]] LeafAt leaf_at(std::uint64_t address) override {
+        const auto found = rig_.map().translate(PhysAddr{address});
+        if (!found) return {};
+        const LeafSize leaf = found.value().leaf;
+        const std::uint64_t va = rig_.map().virt(PhysAddr{address}).value();
+        return {va & ~(leaf.bytes() - 1), leaf.bytes(), G::bytes(leaf.level), found.value().attributes.valid()};
+    }
     [[nodiscard]] std::string check() override { return rig_.check(); }
     [[nodiscard]] std::vector<std::uint64_t> smallest_cover(const std::vector<PhysRange>& pinned) override {
         const auto cover = rig_.smallest_cover(pinned);
@@ -65,6 +72,7 @@ private:
         rig.quiet_time = config.quiet_time;
         if (config.realm) rig.realm_shared_address = std::uint64_t{1} << (G::pa_bits - 1);
         rig.table_pool = phys_range(config.table_pool.start, config.table_pool.end);
+        rig.tables_through_map = config.tables_in_ram;
         rig.record = config.record;
         return rig;
     }

@@ -24,6 +24,7 @@ constexpr std::uint64_t most_leaves_to_check_often = 1'000'000;
 constexpr std::uint64_t sparsity = 4;
 constexpr std::size_t most_problems = 20;
 constexpr std::uint64_t tick_milliseconds = 1000;
+constexpr std::uint64_t nanoseconds_a_millisecond = 1'000'000;
 
 struct PolicyFacts {
     Policy policy;
@@ -115,23 +116,6 @@ private:
     std::map<std::uint64_t, std::uint64_t> used_; ///< start to end
 };
 
-Counters difference(const Counters& now, const Counters& before) {
-    Counters result;
-    result.splits = now.splits - before.splits;
-    result.splits_avoided = now.splits_avoided - before.splits_avoided;
-    result.groups_opened = now.groups_opened - before.groups_opened;
-    result.groups_closed = now.groups_closed - before.groups_closed;
-    result.collapses = now.collapses - before.collapses;
-    result.stores = now.stores - before.stores;
-    result.filled = now.filled - before.filled;
-    result.barriers = now.barriers - before.barriers;
-    result.invalidations = now.invalidations - before.invalidations;
-    result.rounds = now.rounds - before.rounds;
-    result.tables_taken = now.tables_taken - before.tables_taken;
-    result.tables_returned = now.tables_returned - before.tables_returned;
-    return result;
-}
-
 /// A loaded module: text, constants, data, in this order in one piece of memory.
 struct Module {
     Range memory;
@@ -142,9 +126,9 @@ struct Module {
 class Player {
 public:
     Player(const Scenario& scenario, const WorkloadConfig& config, Policy policy, WorkloadListener& listener,
-           const machine::EventSink& record)
-        : scenario_(scenario), config_(config), policy_(policy), listener_(listener), page_size_(page_size_of(config)),
-          random_(config.seed), memory_(plan_memory(scenario, config, policy)),
+           const machine::EventSink& record, const TraceSink& trace)
+        : scenario_(scenario), config_(config), policy_(policy), listener_(listener), trace_(trace),
+          page_size_(page_size_of(config)), random_(config.seed), memory_(plan_memory(scenario, config, policy)),
           source_(memory_.usable, page_size_, random_), bench_(make_workbench(bench_config(record))) {}
 
     WorkloadResult play();
@@ -175,6 +159,10 @@ private:
                              const std::vector<Range>& window);
     void protect(const Range& range, Change change, ChangeOptions options = {});
     void next_operation();
+    /// Writes the operation that comes next into the trace.
+    void tell(TraceOperation operation, const Range& range = {}, bool atomic = false);
+    void tell_at(std::uint64_t milliseconds, TraceOperation operation, const Range& range = {}, bool atomic = false,
+                 const std::string& text = {});
     void problem(const std::string& text);
     void must(const Result<void>& result, std::string_view what);
     void check();
@@ -191,6 +179,7 @@ private:
     const WorkloadConfig& config_;
     Policy policy_;
     WorkloadListener& listener_;
+    const TraceSink& trace_;
     std::uint64_t page_size_;
     std::mt19937_64 random_;
     MemoryPlan memory_;
@@ -263,6 +252,7 @@ void Player::play(const std::vector<Statement>& statements) {
 
 void Player::play(const Statement& statement) {
     current_ = &statement;
+    tell_at(bench_->machine().clock, TraceOperation::note, {}, false, statement.text);
     bench_->machine().note(fmt::format("{}:{}: {}", scenario_.source, statement.line, statement.text));
     Step step;
     step.statement = &statement;
@@ -327,8 +317,12 @@ void Player::do_modules_load(const Statement& statement) {
         module.text = {module.memory.start, module.memory.start + text * page_size_};
         module.constants = {module.text.end, module.text.end + constants * page_size_};
         // Written while it was ordinary memory. No moment is both writable and executable.
+        tell(TraceOperation::read_only_executable, module.text);
         protect(module.text, Change{}.writable(false).executable(true));
-        if (!module.constants.empty()) protect(module.constants, Change{}.writable(false));
+        if (!module.constants.empty()) {
+            tell(TraceOperation::read_only, module.constants);
+            protect(module.constants, Change{}.writable(false));
+        }
         modules_.push_back(module);
     }
 }
@@ -336,8 +330,12 @@ void Player::do_modules_load(const Statement& statement) {
 void Player::do_modules_unload(std::uint64_t count) {
     for (; count != 0; --count) {
         const Module module = pick(modules_);
+        tell(TraceOperation::writable_not_executable, module.text);
         protect(module.text, Change{}.writable(true).executable(false));
-        if (!module.constants.empty()) protect(module.constants, Change{}.writable(true));
+        if (!module.constants.empty()) {
+            tell(TraceOperation::writable, module.constants);
+            protect(module.constants, Change{}.writable(true));
+        }
         source_.give(module.memory);
     }
 }
@@ -365,6 +363,7 @@ void Player::do_secret_take(const Statement& statement) {
     if (places.empty()) places.push_back(window);
     for (std::uint64_t i = 0; i < statement.count; ++i) {
         const Range page = take(statement, page_size_, page_size_, places[i % places.size()]);
+        tell(TraceOperation::invalid, page);
         protect(page, Change{}.valid(false));
         secrets_.push_back(page);
     }
@@ -373,6 +372,7 @@ void Player::do_secret_take(const Statement& statement) {
 void Player::do_secret_give(std::uint64_t count) {
     for (; count != 0; --count) {
         const Range page = pick(secrets_);
+        tell(TraceOperation::valid, page);
         protect(page, Change{}.valid(true));
         source_.give(page);
     }
@@ -382,6 +382,7 @@ void Player::do_guard_prepare(const Statement& statement) {
     const std::uint64_t bytes = align_up(statement.largest_size, page_size_);
     const std::uint64_t alignment = std::max(page_size_, std::min(std::bit_floor(bytes), place_bytes));
     const Range pool = take(statement, bytes, alignment, source_.window(statement.within));
+    tell(TraceOperation::pin, pool);
     next_operation();
     must(bench_->prepare(phys(pool)), "preparing guard pages");
     guards_.push_back(pool);
@@ -395,14 +396,19 @@ void Player::do_guard_flip(std::uint64_t count) {
         const std::uint64_t page = pool.start + source_.below(pool.size() / page_size_) * page_size_;
         const bool was_invalid = invalid_guards_.erase(page) != 0;
         if (!was_invalid) invalid_guards_.insert(page);
+        tell(was_invalid ? TraceOperation::valid : TraceOperation::invalid, {page, page + page_size_}, true);
         protect({page, page + page_size_}, Change{}.valid(was_invalid), atomic);
     }
 }
 
 void Player::do_guard_release() {
-    for (const std::uint64_t page : invalid_guards_) protect({page, page + page_size_}, Change{}.valid(true));
+    for (const std::uint64_t page : invalid_guards_) {
+        tell(TraceOperation::valid, {page, page + page_size_});
+        protect({page, page + page_size_}, Change{}.valid(true));
+    }
     invalid_guards_.clear();
     for (const Range& pool : guards_) {
+        tell(TraceOperation::unpin, pool);
         next_operation();
         if (!is_zoned()) must(bench_->release(phys(pool)), "releasing guard pages"); // a zone stays one
         source_.give(pool);
@@ -417,6 +423,7 @@ void Player::do_share(const Statement& statement) {
     for (std::uint64_t i = 0; i < statement.count; ++i) {
         const Range area = take(statement, bytes, alignment, window);
         // A realm's order: break, tell the host, make. While the host changes its view nobody can use either.
+        tell(TraceOperation::shared, area);
         protect(area, Change{}.valid(false).shared(true));
         bench_->machine().set_granules(phys(area), true);
         protect(area, Change{}.valid(true));
@@ -427,6 +434,7 @@ void Player::do_share(const Statement& statement) {
 void Player::do_unshare(std::uint64_t count) {
     for (; count != 0; --count) {
         const Range area = pick(areas_);
+        tell(TraceOperation::unshared, area);
         protect(area, Change{}.valid(false).shared(false));
         bench_->machine().set_granules(phys(area), false);
         protect(area, Change{}.valid(true));
@@ -435,6 +443,7 @@ void Player::do_unshare(std::uint64_t count) {
 }
 
 void Player::do_collapse(Step& step) {
+    tell(TraceOperation::collapse);
     next_operation();
     const Result<CollapseProgress> answer = bench_->collapse();
     if (!answer) {
@@ -454,6 +463,7 @@ void Player::do_wait(std::uint64_t milliseconds) {
         const std::uint64_t tick = std::min(milliseconds, tick_milliseconds);
         bench_->machine().clock += tick;
         milliseconds -= tick;
+        tell_at(bench_->machine().clock, TraceOperation::tick);
         if (policy_ == Policy::background && config_.resizes_live()) (void)bench_->background_step(background_budget);
     }
 }
@@ -476,6 +486,23 @@ void Player::protect(const Range& range, Change change, ChangeOptions options) {
     next_operation();
     must(bench_->protect(phys(range), change, options), hex(range));
     ++result_.changes;
+}
+
+void Player::tell(TraceOperation operation, const Range& range, bool atomic) {
+    tell_at(bench_->machine().clock + 1, operation, range, atomic); // see next_operation
+}
+
+void Player::tell_at(std::uint64_t milliseconds, TraceOperation operation, const Range& range, bool atomic,
+                     const std::string& text) {
+    if (!trace_) return;
+    TraceEvent event;
+    event.nanoseconds = milliseconds * nanoseconds_a_millisecond;
+    event.operation = operation;
+    event.address = range.start;
+    event.pages = range.size() / page_size_;
+    event.atomic = atomic;
+    event.text = text;
+    trace_(event);
 }
 
 void Player::next_operation() {
@@ -528,6 +555,31 @@ std::vector<Policy> all_policies() {
     return result;
 }
 
+Mapping mapping_of(Policy policy) {
+    return facts_of(policy).mapping;
+}
+
+CollapsePolicy collapse_policy_of(Policy policy) {
+    return facts_of(policy).collapse;
+}
+
+Counters difference(const Counters& now, const Counters& before) {
+    Counters result;
+    result.splits = now.splits - before.splits;
+    result.splits_avoided = now.splits_avoided - before.splits_avoided;
+    result.groups_opened = now.groups_opened - before.groups_opened;
+    result.groups_closed = now.groups_closed - before.groups_closed;
+    result.collapses = now.collapses - before.collapses;
+    result.stores = now.stores - before.stores;
+    result.filled = now.filled - before.filled;
+    result.barriers = now.barriers - before.barriers;
+    result.invalidations = now.invalidations - before.invalidations;
+    result.rounds = now.rounds - before.rounds;
+    result.tables_taken = now.tables_taken - before.tables_taken;
+    result.tables_returned = now.tables_returned - before.tables_returned;
+    return result;
+}
+
 MemoryPlan plan_memory(const Scenario& scenario, const WorkloadConfig& config, Policy policy) {
     const std::uint64_t page = page_size_of(config);
     const Range& largest = *std::max_element(config.ram.begin(), config.ram.end(),
@@ -568,8 +620,8 @@ bool all_kept(const std::vector<WorkloadResult>& results) {
 }
 
 WorkloadResult play(const Scenario& scenario, const WorkloadConfig& config, Policy policy, WorkloadListener& listener,
-                    const machine::EventSink& record) {
-    return Player(scenario, config, policy, listener, record).play();
+                    const machine::EventSink& record, const TraceSink& trace) {
+    return Player(scenario, config, policy, listener, record, trace).play();
 }
 
 } // namespace directmap::tool

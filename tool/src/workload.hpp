@@ -4,9 +4,11 @@
 #include "plan.hpp"
 #include "range.hpp"
 #include "run_scenario.hpp"
+#include "trace.hpp"
 #include "workbench.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -27,6 +29,10 @@ enum class Policy : std::uint8_t {
 /// The name that options and JSON use.
 [[nodiscard]] std::string_view policy_name(Policy policy);
 [[nodiscard]] std::vector<Policy> all_policies();
+[[nodiscard]] Mapping mapping_of(Policy policy);
+[[nodiscard]] CollapsePolicy collapse_policy_of(Policy policy);
+/// What has happened since `before`.
+[[nodiscard]] Counters difference(const Counters& now, const Counters& before);
 
 /// Background collapse leaves alone what changed less than this ago.
 inline constexpr std::uint64_t quiet_milliseconds = 5000;
@@ -109,8 +115,12 @@ public:
 /// Whether every scenario was played to its end and every promise was kept.
 [[nodiscard]] bool all_kept(const std::vector<WorkloadResult>& results);
 
+/// Gets every change before it is made, in the words of a trace whose ticks are recorded.
+using TraceSink = std::function<void(const TraceEvent&)>;
+
 /// Plays `scenario`, which must outlive the result. Everything that goes wrong with the map is in the result.
 [[nodiscard]] WorkloadResult play(const Scenario& scenario, const WorkloadConfig& config, Policy policy,
-                                  WorkloadListener& listener, const machine::EventSink& record = {});
+                                  WorkloadListener& listener, const machine::EventSink& record = {},
+                                  const TraceSink& trace = {});
 
 } // namespace directmap::tool
