@@ -24,6 +24,8 @@ void register_replay(CLI::App& app, int& exit_code);
 void register_convert_trace(CLI::App& app, int& exit_code);
 void register_watch(CLI::App& app, int& exit_code);
 void register_boot(CLI::App& app, int& exit_code);
+void register_man(CLI::App& app, int& exit_code);
+void register_completion(CLI::App& app, int& exit_code);
 
 /// Registers every command, in the order in which --help lists them.
 void register_commands(CLI::App& app, int& exit_code);

@@ -3,14 +3,19 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstring>
 #include <string>
 #include <vector>
 
 namespace directmap::tool {
 
+/// Names the validators of `one_of`, so that the words can be found again.
+inline constexpr const char* one_of_prefix = "one of ";
+
 /// For `transform`: accepts one of a few words in any case, and passes it on as it is written here. (CLI11's own
 /// transformers show their tables in help and errors.)
 inline CLI::Validator one_of(std::vector<std::string> words) {
+    const std::string name = one_of_prefix + CLI::detail::join(words, " ");
     return CLI::Validator(
         [words = std::move(words)](std::string& value) {
             const std::string lower = CLI::detail::to_lower(value);
@@ -19,7 +24,22 @@ inline CLI::Validator one_of(std::vector<std::string> words) {
             value = *word;
             return std::string();
         },
-        "");
+        "", name);
+}
+
+/// The words of `one_of`, if the option has such a validator.
+inline std::vector<std::string> words_of(const CLI::Option& option) {
+    for (int index = 0;; ++index) {
+        const CLI::Validator* validator = nullptr;
+        try {
+            // The const overload is missing in CLI11.
+            validator = const_cast<CLI::Option&>(option).get_validator(index);
+        } catch (const CLI::OptionNotFound&) {
+            return {};
+        }
+        const std::string& name = validator->get_name();
+        if (name.rfind(one_of_prefix, 0) == 0) return CLI::detail::split(name.substr(std::strlen(one_of_prefix)), ' ');
+    }
 }
 
 } // namespace directmap::tool
