@@ -21,13 +21,15 @@ public:
 
     explicit PagesBuilder(Core<F, P>& core) : core_{core} {}
 
-    /// False if the table source ran out; then nothing is left behind.
+    /// False if the table source ran out; then nothing is left behind. Tables are writable while they are filled, not
+    /// while the source, which may sleep, is asked for the next one.
     [[nodiscard, gnu::noinline]] bool build(int level, Descriptor leaf, PhysAddr& pa) {
         P& platform = core_.platform;
         if (!platform.take_table(pa, false)) return false;
         const int child_level = level + 1;
         const auto table = platform.table(pa);
         if (child_level == G::last_level) {
+            WriteSection<P> writable{platform};
             platform.fill(table, 0, G::table_entries, F::child_of(level, leaf), G::page_size);
             return true;
         }
@@ -35,12 +37,15 @@ public:
         const Descriptor child = F::child_of(level, leaf);
         for (unsigned i = 0; i < G::table_entries; ++i) {
             PhysAddr below;
-            if (!build(child_level, child.advanced(i * step), below)) {
-                platform.fill(table, i, G::table_entries - i, Descriptor{}, 0);
+            const bool built = build(child_level, child.advanced(i * step), below);
+            {
+                WriteSection<P> writable{platform};
+                platform.fill(table, i, built ? 1 : G::table_entries - i, built ? F::table(below) : Descriptor{}, 0);
+            }
+            if (!built) {
                 free_subtree(core_, pa, child_level);
                 return false;
             }
-            platform.fill(table, i, 1, F::table(below), 0);
         }
         return true;
     }
@@ -188,18 +193,15 @@ private:
         PhysAddr links[batch];
         unsigned built = 0;
         bool exhausted = false;
-        {
-            WriteSection<P> writable{platform};
-            const unsigned most = seen.level + 1 == G::last_level ? batch : 1;
-            while (built < most && built < seen.count) {
-                const Descriptor d = values[built];
-                if (!F::is_leaf(seen.level, d) || d.any_of(F::fixed_mask)) break;
-                if (!builder.build(seen.level, d.without(F::contiguous_mask), links[built])) {
-                    exhausted = true;
-                    break;
-                }
-                ++built;
+        const unsigned most = seen.level + 1 == G::last_level ? batch : 1;
+        while (built < most && built < seen.count) {
+            const Descriptor d = values[built];
+            if (!F::is_leaf(seen.level, d) || d.any_of(F::fixed_mask)) break;
+            if (!builder.build(seen.level, d.without(F::contiguous_mask), links[built])) {
+                exhausted = true;
+                break;
             }
+            ++built;
         }
         Result<void> result;
         if (exhausted && built == 0) {
