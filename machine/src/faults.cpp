@@ -176,11 +176,11 @@ void FaultyPlatform::give_table(PhysAddr pa, Where where) {
     run(flushes_);
 }
 
-void FaultyPlatform::begin_table_writes(Where where) {
-    if (!is(Fault::drop_write_section)) Platform::begin_table_writes(where);
+bool FaultyPlatform::begin_table_writes(Where where) {
+    return !is(Fault::drop_write_section) && Platform::begin_table_writes(where);
 }
-void FaultyPlatform::end_table_writes(Where where) {
-    if (!is(Fault::drop_write_section)) Platform::end_table_writes(where);
+void FaultyPlatform::end_table_writes(bool was_open, Where where) {
+    if (!is(Fault::drop_write_section)) Platform::end_table_writes(was_open, where);
 }
 
 bool FaultyPlatform::grace_elapsed(std::uint64_t stamp, Where where) {

@@ -25,7 +25,7 @@ bool overlap(std::uint64_t a, std::uint64_t a_size, std::uint64_t b, std::uint64
 
 Machine::Machine(const MachineConfig& config)
     : config_{config}, bbm_(config.cpus, config.bbm), unpublished_pages_(config.cpus),
-      unpublished_regions_(config.cpus), invalidations_(config.cpus), write_sections_(config.cpus),
+      unpublished_regions_(config.cpus), invalidations_(config.cpus), key_registers_(config.cpus, closed_keys()),
       locks_held_(config.cpus), epoch_slots_(config.cpus), epochs_{{epoch_slots_.data(), epoch_slots_.size()}},
       next_table_{config.table_pool.end().value()} {}
 
@@ -109,8 +109,7 @@ Machine::Page& Machine::own_page(std::uint64_t pa, bool write) {
         report("P7 reclaim", fmt::format("CPU {} accesses {:#x}, which is not a table any more", cpu_, pa), pa);
     const bool translated = config_.tables_through_map && installed_ && !quiescent_ && (on_map_ >> cpu_ & 1) != 0;
     if (translated) {
-        unsigned keys = ~0u;
-        if (config_.table_key != 0 && write_sections_[cpu_] == 0) keys &= ~(1u << config_.table_key);
+        const unsigned keys = may_write_tables() ? ~0u : ~(1u << config_.table_key);
         if (!reference_.accessible(PhysAddr{pa}, write, keys)) {
             report("own access",
                    fmt::format("CPU {} {} the table at {:#x}, whose own mapping may not allow it", cpu_,
@@ -817,7 +816,9 @@ void Machine::verify(PhysRange range) {
 Machine::Reach Machine::reach(unsigned cpu, PhysAddr pa, bool write, bool execute) const {
     Reach reach;
     const auto consider = [&](const Access& a) {
-        const bool ok = a.valid && (!write || a.writable) && (!execute || a.executable);
+        const bool key_allows = !write || !keys_in_force_ || a.key != config_.table_key ||
+                                (key_registers_[cpu] & write_bit()) != 0;
+        const bool ok = a.valid && (!write || a.writable) && (!execute || a.executable) && key_allows;
         (ok ? reach.may_succeed : reach.may_fault) = true;
     };
     const Reference::Pages* pages = reference_.find(pa);
@@ -1247,6 +1248,8 @@ void Machine::own_table(std::uint64_t pa, Where where) {
     e.table = pa;
     event(e, where);
     if (!locks_held_[cpu_].empty()) report("lock protocol", "tables are taken with a lock held", pa);
+    if (keys_in_force_ && may_write_tables())
+        report("P9 protected tables", "tables are taken inside a write section", pa);
     touch(Touched::page, pa, true);
     ++tables_in_use_;
     Page& p = page(pa);
@@ -1310,15 +1313,33 @@ bool Machine::stray_write_faults(PhysAddr page) const {
     return !reference_.accessible(page, true, config_.table_key == 0 ? ~0u : ~(1u << config_.table_key));
 }
 
-void Machine::table_writes(bool begin, Where where) {
+void Machine::write_key_register(std::uint64_t value) {
+    ++key_register_writes_;
+    key_registers_[cpu_] = value;
+}
+
+bool Machine::begin_table_writes(Where where) {
     Event e;
-    e.call = begin ? "begin_table_writes" : "end_table_writes";
+    e.call = "begin_table_writes";
     event(e, where);
-    if (begin) {
-        ++write_sections_[cpu_];
-    } else {
-        --write_sections_[cpu_];
-    }
+    const bool was_open = may_write_tables();
+    if (!was_open) write_key_register(key_registers_[cpu_] | write_bit());
+    return was_open;
+}
+
+void Machine::end_table_writes(bool was_open, Where where) {
+    Event e;
+    e.call = "end_table_writes";
+    event(e, where);
+    if (!was_open) write_key_register(key_registers_[cpu_] & ~write_bit());
+}
+
+std::uint64_t Machine::enter_exception() {
+    return std::exchange(key_registers_[cpu_], closed_keys());
+}
+
+void Machine::leave_exception(std::uint64_t interrupted) {
+    key_registers_[cpu_] = interrupted;
 }
 
 void Machine::walker(bool enter, Where where) {

@@ -3,6 +3,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <type_traits>
 
 #include "directmap/attributes.hpp"
 #include "directmap/descriptor.hpp"
@@ -145,17 +146,42 @@ private:
     typename Core<F, P>::RegionState& region_;
 };
 
-/// Makes tables writable on this CPU for a scope (promise P9).
+namespace detail {
+
+struct NothingToRestore {};
+
+template <Platform P>
+[[gnu::always_inline]] inline auto begin_table_writes(P& platform) {
+    if constexpr (SectionsNest<P>) {
+        return platform.begin_table_writes();
+    } else {
+        platform.begin_table_writes();
+        return NothingToRestore{};
+    }
+}
+
+} // namespace detail
+
+/// Makes tables writable on this CPU for a scope (promise P9). Inlined, so that no function opens a section for whoever
+/// calls it.
 template <Platform P>
 class [[nodiscard]] WriteSection {
 public:
-    explicit WriteSection(P& platform) : platform_{platform} { platform_.begin_table_writes(); }
+    [[gnu::always_inline]] explicit WriteSection(P& platform)
+        : platform_{platform}, before_{detail::begin_table_writes(platform)} {}
     WriteSection(const WriteSection&) = delete;
     WriteSection& operator=(const WriteSection&) = delete;
-    ~WriteSection() { platform_.end_table_writes(); }
+    [[gnu::always_inline]] ~WriteSection() {
+        if constexpr (detail::SectionsNest<P>) {
+            platform_.end_table_writes(before_);
+        } else {
+            platform_.end_table_writes();
+        }
+    }
 
 private:
     P& platform_;
+    [[no_unique_address]] decltype(detail::begin_table_writes(std::declval<P&>())) before_;
 };
 
 /// A walk's read side (promise P7).

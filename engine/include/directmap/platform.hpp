@@ -23,6 +23,21 @@ struct InvalidationScope {
     friend constexpr bool operator==(InvalidationScope, InvalidationScope) = default;
 };
 
+namespace detail {
+
+/// Sections that hand something from their beginning to their end.
+template <class P>
+concept SectionsNest = requires(P& p) {
+    { p.end_table_writes(p.begin_table_writes()) } -> std::same_as<void>;
+};
+template <class P>
+concept BracketsTableWrites = SectionsNest<P> || requires(P& p) {
+    { p.begin_table_writes() } -> std::same_as<void>;
+    { p.end_table_writes() } -> std::same_as<void>;
+};
+
+} // namespace detail
+
 /// Requirements on `P`:
 ///
 /// Table memory. `Table` is a cheap handle through which this CPU reads and writes one table page.
@@ -60,8 +75,9 @@ struct InvalidationScope {
 /// - `tables_mapped_here()`: whether `load` and `store` go through the very map being edited (then a change that takes
 ///   its own tables away is refused), or through another mapping.
 ///
-/// Protected tables (promise P9): `begin_table_writes` / `end_table_writes` bracket every write to tables on this CPU,
-/// nested calls included; without a table key they do nothing.
+/// Protected tables (promise P9): `begin_table_writes` / `end_table_writes` bracket every write to tables on this CPU;
+/// without a table key they do nothing. What the first returns, if anything, is handed to the second: sections that may
+/// nest tell there whether one was open already (arm64/key_register.hpp). Both must be inlined into their caller.
 ///
 /// Lock-free walkers (promise P7).
 /// - `walker_enter` / `walker_exit` bracket a walk on this CPU; they nest, and never wait.
@@ -72,10 +88,10 @@ struct InvalidationScope {
 /// - `now()`: a monotonic time in any unit, compared with the quiet time of background collapse.
 /// - `relax()`: a hint in a busy-wait loop.
 template <class P>
-concept Platform = requires(P& p, const P& cp, typename P::Table table, typename P::Lock& lock, unsigned index,
-                            unsigned count, Descriptor descriptor, std::uint64_t bytes, DescriptorChange change,
-                            VirtAddr va, PhysAddr pa, PhysAddr& taken, InvalidationScope scope, bool atomic,
-                            std::uint64_t stamp) {
+concept Platform = detail::BracketsTableWrites<P> &&
+    requires(P& p, const P& cp, typename P::Table table, typename P::Lock& lock, unsigned index, unsigned count,
+             Descriptor descriptor, std::uint64_t bytes, DescriptorChange change, VirtAddr va, PhysAddr pa,
+             PhysAddr& taken, InvalidationScope scope, bool atomic, std::uint64_t stamp) {
     requires std::default_initializable<typename P::Lock>;
     { p.table(pa) } -> std::same_as<typename P::Table>;
     { p.load(table, index) } -> std::same_as<Descriptor>;
@@ -95,8 +111,6 @@ concept Platform = requires(P& p, const P& cp, typename P::Table table, typename
     { p.take_table(taken, atomic) } -> std::same_as<bool>;
     { p.give_table(pa) } -> std::same_as<void>;
     { cp.tables_mapped_here() } -> std::same_as<bool>;
-    { p.begin_table_writes() } -> std::same_as<void>;
-    { p.end_table_writes() } -> std::same_as<void>;
     { p.walker_enter() } -> std::same_as<void>;
     { p.walker_exit() } -> std::same_as<void>;
     { p.grace_stamp() } -> std::same_as<std::uint64_t>;

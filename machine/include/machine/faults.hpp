@@ -79,8 +79,8 @@ public:
     void acquire(Lock& lock, Where where = Where::current());
     void release(Lock& lock, Where where = Where::current());
     void give_table(PhysAddr pa, Where where = Where::current());
-    void begin_table_writes(Where where = Where::current());
-    void end_table_writes(Where where = Where::current());
+    bool begin_table_writes(Where where = Where::current());
+    void end_table_writes(bool was_open, Where where = Where::current());
     bool grace_elapsed(std::uint64_t stamp, Where where = Where::current());
 
 private:

@@ -123,6 +123,14 @@ public:
     void enforce_keys();
     /// Whether a write to `page` from outside of a write section faults, whatever translation a CPU uses.
     [[nodiscard]] bool stray_write_faults(PhysAddr page) const;
+    /// The current CPU takes an exception: its key register has the value from outside of sections until the handler
+    /// returns what this gave it.
+    [[nodiscard]] std::uint64_t enter_exception();
+    void leave_exception(std::uint64_t interrupted);
+    /// Whether the current CPU is inside a write section.
+    [[nodiscard]] bool may_write_tables() const { return (key_registers_[cpu_] & write_bit()) != 0; }
+    /// How often a key register has been written, which costs a barrier each time.
+    [[nodiscard]] std::uint64_t key_register_writes() const { return key_register_writes_; }
     /// For table sources that aren't the machine's own: `pa` becomes a table, with the worst contents; it stops being
     /// one.
     void own_table(std::uint64_t pa, Where where = Where::current());
@@ -185,7 +193,10 @@ public:
     void release(Lock& lock, Where where);
     [[nodiscard]] bool take_table(std::uint64_t& pa, bool atomic, Where where);
     void give_table(std::uint64_t pa, Where where);
-    void table_writes(bool begin, Where where);
+    /// A write section begins on the current CPU: the key register lets tables be written. Returns whether it did
+    /// already (then nothing is written to it); `end_table_writes` takes that.
+    [[nodiscard]] bool begin_table_writes(Where where);
+    void end_table_writes(bool was_open, Where where);
     void walker(bool enter, Where where);
     [[nodiscard]] std::uint64_t grace_stamp(Where where);
     [[nodiscard]] bool grace_elapsed(std::uint64_t stamp, Where where);
@@ -258,6 +269,11 @@ private:
     };
 
     [[nodiscard]] std::uint64_t pa_of(std::uint64_t va) const { return va - config_.offset; }
+    /// That of the table key in a key register. With no table key it is key 0's, which is always set: no section writes
+    /// the register.
+    [[nodiscard]] std::uint64_t write_bit() const { return std::uint64_t{4} << (4 * config_.table_key); }
+    [[nodiscard]] std::uint64_t closed_keys() const { return 7 | std::uint64_t{1} << (4 * config_.table_key); }
+    void write_key_register(std::uint64_t value);
     [[nodiscard]] std::uint64_t region_of(std::uint64_t va) const { return va >> config_.regime.region_shift(); }
     [[nodiscard]] std::uint64_t all_cpus() const { return (std::uint64_t{2} << (config_.cpus - 1)) - 1; }
     [[nodiscard]] bool any_intolerant(std::uint64_t cpus) const;
@@ -323,7 +339,8 @@ private:
     std::vector<std::vector<std::uint64_t>> unpublished_pages_;   // by CPU
     std::vector<std::vector<std::uint64_t>> unpublished_regions_; // by CPU
     std::vector<std::vector<PendingInvalidation>> invalidations_; // by CPU
-    std::vector<unsigned> write_sections_;
+    std::uint64_t key_register_writes_ = 0;
+    std::vector<std::uint64_t> key_registers_;         ///< by CPU, as arm64 POR_EL1
     std::vector<std::vector<const void*>> locks_held_; // by CPU
     std::unordered_map<std::uint64_t, const Lock*> region_locks_;
     std::vector<WalkInFlight> walks_;

@@ -66,8 +66,10 @@ public:
     [[nodiscard]] bool tables_mapped_here() const {
         return machine_->config().tables_through_map && !machine_->quiescent();
     }
-    void begin_table_writes(Where where = Where::current()) { machine_->table_writes(true, where); }
-    void end_table_writes(Where where = Where::current()) { machine_->table_writes(false, where); }
+    bool begin_table_writes(Where where = Where::current()) { return machine_->begin_table_writes(where); }
+    void end_table_writes(bool was_open, Where where = Where::current()) {
+        machine_->end_table_writes(was_open, where);
+    }
     void walker_enter(Where where = Where::current()) { machine_->walker(true, where); }
     void walker_exit(Where where = Where::current()) { machine_->walker(false, where); }
     std::uint64_t grace_stamp(Where where = Where::current()) { return machine_->grace_stamp(where); }
