@@ -17,7 +17,9 @@
 
 namespace directmap {
 
-/// Where chunks come from: the embedder's page allocator. Both calls come with no lock held and may sleep.
+/// Where chunks come from: the embedder's page allocator. Both calls come with no lock held and may sleep. Neither may
+/// need a table of a map that the pool serves: a refill waits for `take_chunk`, and whoever needs a table then waits
+/// for the refill.
 /// - `take_chunk(pa, bytes)`: memory of that size, aligned to it, mapped by the map with default attributes; false if
 ///   there is none.
 /// - `give_chunk(pa, bytes)`: takes it back, with default attributes.
@@ -32,9 +34,11 @@ struct ChunkFrame {
     static constexpr unsigned most_pages = 512;
 
     std::uint64_t number = 0; ///< physical address / frame size
-    enum class State : std::uint8_t { unused, used, deleted } state = State::unused;
+    static constexpr std::uint8_t unused = 0, used = 1, deleted = 2;
+    std::uint8_t state = unused;
     std::uint16_t free_count = 0;
     std::uint16_t owned_count = 0;
+    std::uint8_t pins = 0;       ///< refills that are about to add pages: it must not be forgotten meanwhile
     bool whole = false;          ///< taken from the source as one chunk
     std::uint32_t sixteens = 0;  ///< which groups of 16 pages were taken as one chunk
     std::uint64_t fours[2] = {}; ///< which groups of 4 pages were
@@ -109,39 +113,40 @@ public:
         PhysAddr pa;
         if (from_magazine(cpu, pa)) return pa;
         const unsigned floor = floor_for(use);
-        for (bool drained = false;;) {
+        for (bool drained = omits(Omission::pool_drain);;) {
             platform_.acquire(lock_);
-            const bool got = free_ > floor && pop(pa);
-            if (got && use == PageUse::normal) load_magazine(cpu);
+            const bool got = free_ > floor && pop(&pa, 1) != 0;
+            if (got) load_magazine(cpu);
             const bool refilling = refilling_;
             platform_.release(lock_);
             if (got) return pa;
-            if (use == PageUse::atomic) {
-                return Error{ErrorCode::would_block, PhysAddr{}, 1,
-                             "the reserve is at its floor, and the caller can't sleep"};
-            }
-            if (refilling) { // by another CPU; it always ends
-                platform_.relax();
-                continue;
-            }
             bool other = false;
-            const auto refilled = try_refill(other);
-            if (refilled || other) continue;
+            Result<void> refilled =
+                Error{ErrorCode::would_block, PhysAddr{}, 1, "the reserve is at its floor, and the caller can't sleep"};
+            if (use != PageUse::atomic) {
+                if (refilling) { // by another CPU; it always ends
+                    platform_.relax();
+                    continue;
+                }
+                refilled = try_refill(other);
+                if (refilled || other) continue;
+            }
             if (drained) return refilled.error();
             drain_magazines(); // free pages may still wait there
             drained = true;
         }
     }
 
-    /// Gives a page back; false if it isn't the pool's. Any context; the map isn't touched.
+    /// Gives a page back; false if it isn't the pool's, or lies free already. Any context; the map isn't touched, and
+    /// while the reserve is complete nor is anything that CPUs share.
     bool give(PhysAddr pa, std::size_t cpu) {
-        platform_.acquire(lock_);
-        const ChunkFrame* const frame = find(pa);
-        const bool ours = frame != nullptr && bit(frame->owned, index_of(pa));
-        const bool reserve_first = free_ < config_.split_reserve + config_.refill_reserve;
-        if (ours && reserve_first) push(pa);
-        platform_.release(lock_);
-        if (!ours || reserve_first) return ours;
+        if (!is_out(pa)) return false;
+        if (available() < reserves()) {
+            platform_.acquire(lock_);
+            push(pa);
+            platform_.release(lock_);
+            return true;
+        }
         Magazine<Lock>& magazine = magazines_[cpu];
         platform_.acquire(magazine.lock);
         if (magazine.count == Magazine<Lock>::capacity) {
@@ -164,28 +169,16 @@ public:
 
     /// Gives wholly free chunks back to the source until `pages` are given or none is left above the reserve; returns
     /// how many pages went. The chunk's attributes are restored, and collapse heals what it had cut. Takes no table: a
-    /// chunk that lies inside a larger leaf of the pool's own stays. May sleep.
+    /// chunk that lies inside a larger leaf of the pool's own goes with its whole frame or stays. May sleep.
     std::uint64_t shrink(std::uint64_t pages) {
         drain_magazines();
         std::uint64_t given = 0;
-        for (std::size_t i = 0; i < frames_.size() && given < pages; ++i) {
-            for (PhysAddr pa{}; given < pages;) {
-                unsigned c = 0;
-                if (!detach_free_chunk(frames_[i], pa, c)) break;
-                const std::uint64_t bytes = std::uint64_t{chunk_pages[c]} << G::page_shift;
-                TableLoan none;
-                const ChangeOptions options{.owns_tables = true, .loan = &none};
-                const PhysRange chunk{pa, bytes};
-                if (!map_.protect(chunk, config_.restore, options)) {
-                    attach_chunk(frames_[i], pa, c);
-                    pa = pa + bytes;
-                    continue;
-                }
-                forget_chunk(frames_[i], pa, c);
-                (void)map_.collapse(chunk); // heals now, unless the policy or the gate says otherwise
-                source_.give_chunk(pa, bytes);
-                given += chunk_pages[c];
-                pa = pa + bytes;
+        for (std::size_t i = 0; i < frames_.size(); ++i) {
+            ChunkFrame& frame = frames_[i];
+            FreePart part;
+            if (given < pages && detach_frame(frame, part)) given += give_back(frame, part);
+            for (unsigned next = 0; given < pages && detach_chunk(frame, next, part); next = part.first + part.pages) {
+                given += give_back(frame, part);
             }
         }
         return given;
@@ -193,30 +186,27 @@ public:
 
     /// Makes `range` the pool's: pages for which `in_use(pa)` holds are taken already, the others are free. For memory
     /// that was in use before the pool existed (early tables); it stays with the pool. `range` need not be aligned to
-    /// chunks. Errors: no_tables (frame storage is full; nothing changed), whatever `protect` says.
+    /// chunks. May sleep. Errors, nothing changed: invalid_argument (a page is the pool's already), no_tables (frame
+    /// storage is full, or no memory to refill the reserve), whatever `protect` says.
     template <class InUse>
     [[nodiscard]] Result<void> adopt(PhysRange range, InUse in_use) {
         TableLoan loan;
-        platform_.acquire(lock_);
-        while (config_.own_tables && loan.count < G::worst_tables && pop(loan.pages[loan.count])) ++loan.count;
-        platform_.release(lock_);
-        ChangeOptions options{.owns_tables = true};
-        if (config_.own_tables) options.loan = &loan;
-        Result<void> result = map_.protect(range, config_.give, options);
-        platform_.acquire(lock_);
-        while (loan.count != 0) push(loan.pages[--loan.count]);
-        for (std::uint64_t done = 0; result && done < range.size; done += G::page_size) {
-            ChunkFrame* const frame = find_or_insert(range.start + done);
-            if (frame == nullptr) {
-                result = Error{ErrorCode::no_tables, range.start + done, 1, "no storage for another frame"};
-                break;
+        if (auto r = begin_adoption(loan); !r) return r;
+        Result<void> result = pin_frames(range);
+        if (result) {
+            ChangeOptions options{.owns_tables = true};
+            if (config_.own_tables) options.loan = &loan;
+            result = map_.protect(range, config_.give, options);
+            platform_.acquire(lock_);
+            for (std::uint64_t done = 0; result && done < range.size; done += G::page_size) {
+                const PhysAddr pa = range.start + done;
+                own(*find(pa), index_of(pa), 1);
+                if (!in_use(pa)) push(pa);
             }
-            set(frame->owned, index_of(range.start + done));
-            ++frame->owned_count;
-            ++statistics_.owned;
-            if (!in_use(range.start + done)) push(range.start + done);
+            platform_.release(lock_);
+            unpin_frames(range, range.size);
         }
-        platform_.release(lock_);
+        end_refill(loan);
         return result;
     }
 
@@ -225,23 +215,32 @@ public:
     /// doesn't hold its reserve yet: refill first.
     [[nodiscard]] Result<void> become_table_source() {
         platform_.acquire(lock_);
-        const bool ready = free_ >= config_.split_reserve + config_.refill_reserve;
+        const bool ready = free_ >= reserves();
         if (ready) config_.own_tables = true;
         platform_.release(lock_);
         if (ready) return {};
-        return Error{ErrorCode::no_tables, PhysAddr{}, config_.split_reserve + config_.refill_reserve,
-                     "the reserve is not filled yet"};
+        return Error{ErrorCode::no_tables, PhysAddr{}, reserves(), "the reserve is not filled yet"};
     }
 
     /// Free pages outside of magazines.
-    [[nodiscard]] std::uint64_t available() const { return free_; }
+    [[nodiscard]] std::uint64_t available() const { return __atomic_load_n(&free_, __ATOMIC_RELAXED); }
+    /// Whether the page belongs to the pool, free or not. Any context, no lock.
+    [[nodiscard]] bool owns(PhysAddr pa) const {
+        const ChunkFrame* const frame = find(pa);
+        return frame != nullptr && bit(frame->owned, index_of(pa));
+    }
     [[nodiscard]] PoolStatistics statistics() {
+        std::uint64_t waiting = 0;
+        for (Magazine<Lock>& magazine : magazines_) {
+            platform_.acquire(magazine.lock);
+            waiting += magazine.count;
+            platform_.release(magazine.lock);
+        }
         platform_.acquire(lock_);
         PoolStatistics s = statistics_;
-        s.free = free_;
+        s.free = free_ + waiting;
         if (s.low_water > free_) s.low_water = free_;
         platform_.release(lock_);
-        for (const Magazine<Lock>& magazine : magazines_) s.free += magazine.count;
         return s;
     }
     /// Brings what magazines hold back to the pool.
@@ -256,42 +255,91 @@ public:
     }
 
 private:
-    [[nodiscard]] static bool bit(const std::uint64_t* map, unsigned i) { return (map[i / 64] >> (i % 64) & 1) != 0; }
-    static void set(std::uint64_t* map, unsigned i) { map[i / 64] |= std::uint64_t{1} << (i % 64); }
-    static void clear(std::uint64_t* map, unsigned i) { map[i / 64] &= ~(std::uint64_t{1} << (i % 64)); }
+    /// A free part of a frame that goes back: a chunk, or the frame as a whole.
+    struct FreePart {
+        PhysAddr start;
+        unsigned first = 0, pages = 0;
+    };
+
+    // Words of a frame are written with the lock held, and read without it by who gives a page back.
+    [[nodiscard]] static bool bit(const std::uint64_t* map, unsigned i) {
+        return (__atomic_load_n(&map[i / 64], __ATOMIC_RELAXED) >> (i % 64) & 1) != 0;
+    }
+    static void assign(std::uint64_t* map, unsigned i, bool on) {
+        const std::uint64_t mask = std::uint64_t{1} << (i % 64);
+        __atomic_store_n(&map[i / 64], on ? map[i / 64] | mask : map[i / 64] & ~mask, __ATOMIC_RELAXED);
+    }
+    static void set(std::uint64_t* map, unsigned i) { assign(map, i, true); }
+    static void clear(std::uint64_t* map, unsigned i) { assign(map, i, false); }
     [[nodiscard]] static unsigned index_of(PhysAddr pa) {
         return static_cast<unsigned>(pa.value() >> G::page_shift) & (frame_pages - 1);
     }
+    [[nodiscard]] static constexpr std::uint64_t bytes_of(unsigned pages) {
+        return std::uint64_t{pages} << G::page_shift;
+    }
+    [[nodiscard]] bool omits(Omission step) const { return detail::omits(platform_, step); }
+    [[nodiscard]] unsigned reserves() const { return config_.split_reserve + config_.refill_reserve; }
     [[nodiscard]] unsigned floor_for(PageUse use) const {
-        return config_.refill_reserve + (use == PageUse::normal ? config_.split_reserve : 0);
+        const bool splits = use != PageUse::normal || omits(Omission::pool_split_reserve);
+        return (omits(Omission::pool_refill_reserve) ? 0 : config_.refill_reserve) +
+               (splits ? 0 : config_.split_reserve);
     }
 
-    // Frames are found by open addressing over the embedder's storage; a pointer to one stays good while it is used.
+    // Frames are found by open addressing over the embedder's storage; a pointer to one stays good while one of its
+    // pages is out, while a part of it is detached, and while it is pinned.
+    [[nodiscard]] const ChunkFrame* find(PhysAddr pa) const {
+        const std::uint64_t number = pa.value() >> frame_shift;
+        std::size_t slot = number % frames_.size();
+        for (std::size_t probe = 0; probe < frames_.size(); ++probe) {
+            const ChunkFrame& frame = frames_[slot];
+            const auto state = __atomic_load_n(&frame.state, __ATOMIC_ACQUIRE);
+            if (state == ChunkFrame::unused) return nullptr;
+            if (state == ChunkFrame::used && __atomic_load_n(&frame.number, __ATOMIC_RELAXED) == number) return &frame;
+            if (++slot == frames_.size()) slot = 0;
+        }
+        return nullptr;
+    }
     [[nodiscard]] ChunkFrame* find(PhysAddr pa) {
-        const std::uint64_t number = pa.value() >> frame_shift;
-        for (std::size_t probe = 0; probe < frames_.size(); ++probe) {
-            ChunkFrame& frame = frames_[(number + probe) % frames_.size()];
-            if (frame.state == ChunkFrame::State::unused) return nullptr;
-            if (frame.state == ChunkFrame::State::used && frame.number == number) return &frame;
-        }
-        return nullptr;
+        return const_cast<ChunkFrame*>(static_cast<const ChunkPool*>(this)->find(pa)); // frames_ is ours to write
     }
-    [[nodiscard]] ChunkFrame* find_or_insert(PhysAddr pa) {
-        if (ChunkFrame* const frame = find(pa)) return frame;
+    /// With the lock held: the frame, kept from being forgotten until `unpin`. Null if there is no storage for it.
+    [[nodiscard]] ChunkFrame* pin(PhysAddr pa) {
+        ChunkFrame* frame = find(pa);
         const std::uint64_t number = pa.value() >> frame_shift;
-        for (std::size_t probe = 0; probe < frames_.size(); ++probe) {
-            ChunkFrame& frame = frames_[(number + probe) % frames_.size()];
-            if (frame.state == ChunkFrame::State::used) continue;
-            frame = {};
-            frame.number = number;
-            frame.state = ChunkFrame::State::used;
-            return &frame;
+        for (std::size_t probe = 0; frame == nullptr && probe < frames_.size(); ++probe) {
+            ChunkFrame& candidate = frames_[(number + probe) % frames_.size()];
+            if (candidate.state != ChunkFrame::used) frame = &candidate;
         }
-        return nullptr;
+        if (frame == nullptr) return nullptr;
+        if (frame->state != ChunkFrame::used) {
+            __atomic_store_n(&frame->number, number, __ATOMIC_RELAXED);
+            __atomic_store_n(&frame->state, ChunkFrame::used, __ATOMIC_RELEASE);
+        }
+        ++frame->pins;
+        return frame;
     }
+    void unpin(ChunkFrame& frame) {
+        --frame.pins;
+        forget_if_empty(frame);
+    }
+    void forget_if_empty(ChunkFrame& frame) {
+        const bool pinned = frame.pins != 0 && !omits(Omission::pool_frame_pin);
+        if (frame.owned_count == 0 && !pinned) __atomic_store_n(&frame.state, ChunkFrame::deleted, __ATOMIC_RELEASE);
+    }
+    [[nodiscard]] bool is_out(PhysAddr pa) const {
+        const ChunkFrame* const frame = find(pa);
+        return frame != nullptr && bit(frame->owned, index_of(pa)) && !bit(frame->free, index_of(pa));
+    }
+    void own(ChunkFrame& frame, unsigned first, unsigned pages) {
+        for (unsigned i = first; i < first + pages; ++i) set(frame.owned, i);
+        frame.owned_count = static_cast<std::uint16_t>(frame.owned_count + pages);
+        statistics_.owned += pages;
+    }
+    void set_free(std::uint64_t count) { __atomic_store_n(&free_, count, __ATOMIC_RELAXED); }
 
     // The list of frames with free pages. Frames that are partly taken come first: what is wholly free stays so.
     void link_frame(ChunkFrame& frame) {
+        if (frame.free_count == 0) return;
         ChunkFrame*& head = frame.free_count == frame.owned_count ? free_frames_ : partial_frames_;
         frame.previous = nullptr;
         frame.next = head;
@@ -299,6 +347,7 @@ private:
         head = &frame;
     }
     void unlink_frame(ChunkFrame& frame) {
+        if (frame.free_count == 0) return;
         if (frame.previous != nullptr) {
             frame.previous->next = frame.next;
         } else {
@@ -308,59 +357,122 @@ private:
         frame.next = frame.previous = nullptr;
     }
 
-    [[nodiscard]] bool pop(PhysAddr& pa) {
+    /// Up to `most` pages of the frame that is next to be used up; returns how many.
+    unsigned pop(PhysAddr* pages, unsigned most) {
         ChunkFrame* const frame = partial_frames_ != nullptr ? partial_frames_ : free_frames_;
-        if (frame == nullptr) return false;
+        if (frame == nullptr) return 0;
         unlink_frame(*frame);
-        unsigned word = 0;
-        while (frame->free[word] == 0) ++word;
-        const unsigned index = word * 64 + static_cast<unsigned>(__builtin_ctzll(frame->free[word]));
-        clear(frame->free, index);
-        --frame->free_count;
-        if (frame->free_count != 0) link_frame(*frame);
-        if (--free_ < statistics_.low_water) statistics_.low_water = free_;
-        pa = PhysAddr{(frame->number << frame_shift) + (std::uint64_t{index} << G::page_shift)};
-        return true;
+        unsigned count = 0;
+        for (unsigned word = 0; count < most && frame->free_count != 0; ++word) {
+            std::uint64_t left = frame->free[word];
+            for (; left != 0 && count < most; left &= left - 1, --frame->free_count) {
+                const unsigned index = word * 64 + static_cast<unsigned>(__builtin_ctzll(left));
+                pages[count++] = PhysAddr{(frame->number << frame_shift) + bytes_of(index)};
+            }
+            __atomic_store_n(&frame->free[word], left, __ATOMIC_RELAXED);
+        }
+        link_frame(*frame);
+        set_free(free_ - count);
+        if (free_ < statistics_.low_water) statistics_.low_water = free_;
+        return count;
     }
     void push(PhysAddr pa) {
         ChunkFrame* const frame = find(pa);
-        if (frame->free_count != 0) unlink_frame(*frame);
-        set(frame->free, index_of(pa));
+        const unsigned index = index_of(pa);
+        if (bit(frame->free, index)) return; // given twice by somebody; the first time counts
+        unlink_frame(*frame);
+        set(frame->free, index);
         ++frame->free_count;
-        ++free_;
         link_frame(*frame);
+        set_free(free_ + 1);
     }
 
-    /// `other` tells that nothing was done because another CPU is at it.
-    [[nodiscard]] Result<void> try_refill(bool& other) {
-        TableLoan loan;
+    /// One refill or adoption at a time: it takes the tables that its own change may need out of the pool first, and
+    /// lends them to that change. `other` tells that nothing was done because another CPU is at it.
+    [[nodiscard]] Result<void> begin_refill(TableLoan& loan, bool& other) {
         platform_.acquire(lock_);
-        if (refilling_) {
-            other = true;
-            platform_.release(lock_);
-            return Error{ErrorCode::busy, PhysAddr{}, 0, "another refill is under way"};
-        }
-        refilling_ = true;
-        if (config_.own_tables) {
-            while (loan.count < chunk_tables && pop(loan.pages[loan.count])) ++loan.count;
+        other = refilling_;
+        if (!other) {
+            refilling_ = true;
+            if (config_.own_tables) loan.count = pop_loan(loan, chunk_tables);
         }
         platform_.release(lock_);
-
-        Result<void> result = Error{ErrorCode::no_tables, PhysAddr{}, 1, "no memory for another chunk"};
-        for (unsigned c = 0; c < 3 && !result; ++c) {
-            const std::uint64_t bytes = std::uint64_t{chunk_pages[c]} << G::page_shift;
-            PhysAddr pa;
-            if (bytes == 0 || !source_.take_chunk(pa, bytes)) continue;
-            result = admit_chunk(pa, c, loan);
-            if (!result) source_.give_chunk(pa, bytes);
-        }
-
+        if (other) return Error{ErrorCode::busy, PhysAddr{}, 0, "another refill is under way"};
+        return {};
+    }
+    void end_refill(TableLoan& loan) {
         platform_.acquire(lock_);
         while (loan.count != 0) push(loan.pages[--loan.count]);
-        ++(result ? statistics_.refills : statistics_.failed_refills);
         refilling_ = false;
         platform_.release(lock_);
+    }
+    [[nodiscard]] unsigned pop_loan(TableLoan& loan, unsigned wanted) {
+        unsigned count = 0;
+        while (count < wanted && pop(&loan.pages[count], 1) != 0) ++count;
+        return count;
+    }
+
+    [[nodiscard]] Result<void> try_refill(bool& other) {
+        TableLoan loan;
+        if (auto r = begin_refill(loan, other); !r) return r;
+        Result<void> result = Error{ErrorCode::no_tables, PhysAddr{}, 1, "no memory for another chunk"};
+        for (unsigned c = 0; c < 3 && !result; ++c) {
+            PhysAddr pa;
+            if (chunk_pages[c] == 0 || !source_.take_chunk(pa, bytes_of(chunk_pages[c]))) continue;
+            result = admit_chunk(pa, c, loan);
+            if (!result) source_.give_chunk(pa, bytes_of(chunk_pages[c]));
+        }
+        if (!result && omits(Omission::pool_repay)) loan.count = 0;
+        platform_.acquire(lock_);
+        ++(result ? statistics_.refills : statistics_.failed_refills);
+        platform_.release(lock_);
+        end_refill(loan);
         return result;
+    }
+
+    /// As a refill begins, with tables for a range of any size. A reserve that splits have drawn on is refilled first.
+    [[nodiscard]] Result<void> begin_adoption(TableLoan& loan) {
+        for (;;) {
+            platform_.acquire(lock_);
+            const bool ready = !config_.own_tables || free_ >= G::worst_tables + config_.refill_reserve;
+            const bool mine = !refilling_ && ready;
+            if (mine) {
+                refilling_ = true;
+                if (config_.own_tables) loan.count = pop_loan(loan, G::worst_tables);
+            }
+            platform_.release(lock_);
+            if (mine) return {};
+            if (ready) { // another CPU refills
+                platform_.relax();
+                continue;
+            }
+            bool other = false;
+            if (auto r = try_refill(other); !r && !other) return r;
+        }
+    }
+    [[nodiscard]] Result<void> pin_frames(PhysRange range) {
+        Result<void> result;
+        std::uint64_t done = 0;
+        platform_.acquire(lock_);
+        for (; done < range.size && result; done += result ? G::page_size : 0) {
+            const PhysAddr pa = range.start + done;
+            if (owns(pa)) {
+                result = Error{ErrorCode::invalid_argument, pa, 0, "the page is the pool's already"};
+            } else if ((done == 0 || index_of(pa) == 0) && pin(pa) == nullptr) {
+                result = Error{ErrorCode::no_tables, pa, 1, "no storage for another frame"};
+            }
+        }
+        platform_.release(lock_);
+        if (!result) unpin_frames(range, done);
+        return result;
+    }
+    /// Those of the first `bytes` of `range`.
+    void unpin_frames(PhysRange range, std::uint64_t bytes) {
+        platform_.acquire(lock_);
+        for (std::uint64_t done = 0; done < bytes; done += G::page_size) {
+            if (done == 0 || index_of(range.start + done) == 0) unpin(*find(range.start + done));
+        }
+        platform_.release(lock_);
     }
 
     [[nodiscard]] bool from_magazine(std::size_t cpu, PhysAddr& pa) {
@@ -374,13 +486,12 @@ private:
     /// With the pool's lock held: sets a few pages aside for the next requests of this CPU, if there are plenty.
     void load_magazine(std::size_t cpu) {
         constexpr unsigned batch = Magazine<Lock>::capacity / 2;
-        if (free_ < config_.split_reserve + config_.refill_reserve + 2 * batch) return;
+        if (free_ < reserves() + 2 * batch) return;
         PhysAddr pages[batch];
-        for (PhysAddr& page : pages) (void)pop(page);
+        unsigned n = pop(pages, batch);
         platform_.release(lock_); // lock order: a magazine's before the pool's
         Magazine<Lock>& magazine = magazines_[cpu];
         platform_.acquire(magazine.lock);
-        unsigned n = batch;
         while (n != 0 && magazine.count != Magazine<Lock>::capacity) magazine.pages[magazine.count++] = pages[--n];
         platform_.release(magazine.lock);
         platform_.acquire(lock_);
@@ -390,26 +501,24 @@ private:
     /// A chunk from the source gets its attributes, then its pages are free.
     Result<void> admit_chunk(PhysAddr pa, unsigned c, TableLoan& loan) {
         platform_.acquire(lock_);
-        ChunkFrame* const frame = find_or_insert(pa);
+        ChunkFrame* const frame = pin(pa);
         platform_.release(lock_);
         if (frame == nullptr) return Error{ErrorCode::no_tables, pa, 1, "no storage for another frame"};
         ChangeOptions options{.owns_tables = true};
         if (config_.own_tables) options.loan = &loan;
-        const std::uint64_t bytes = std::uint64_t{chunk_pages[c]} << G::page_shift;
-        auto result = map_.protect({pa, bytes}, config_.give, options);
+        Result<void> result;
+        if (!omits(Omission::pool_attributes))
+            result = map_.protect({pa, bytes_of(chunk_pages[c])}, config_.give, options);
         platform_.acquire(lock_);
         if (result) {
             mark_chunk(*frame, index_of(pa), c, true);
-            for (unsigned i = 0; i < chunk_pages[c]; ++i) {
-                set(frame->owned, index_of(pa) + i);
-                ++frame->owned_count;
-                push(pa + (std::uint64_t{i} << G::page_shift));
-            }
-            statistics_.owned += chunk_pages[c];
+            unlink_frame(*frame); // it may have been wholly free
+            own(*frame, index_of(pa), chunk_pages[c]);
+            link_frame(*frame);
+            for (unsigned i = 0; i < chunk_pages[c]; ++i) push(pa + bytes_of(i));
             ++statistics_.chunks[c];
-        } else if (frame->owned_count == 0) {
-            frame->state = ChunkFrame::State::deleted;
         }
+        unpin(*frame);
         platform_.release(lock_);
         return result;
     }
@@ -419,11 +528,15 @@ private:
             frame.whole = on;
         } else if (c == 1) {
             frame.sixteens = on ? frame.sixteens | 1u << (index / 16) : frame.sixteens & ~(1u << (index / 16));
-        } else if (on) {
-            set(frame.fours, index / 4);
         } else {
-            clear(frame.fours, index / 4);
+            assign(frame.fours, index / 4, on);
         }
+    }
+    /// The class of the chunk that page `index` of the frame was taken with; 3: none, it was adopted or isn't ours.
+    [[nodiscard]] static unsigned class_of(const ChunkFrame& frame, unsigned index) {
+        if (frame.whole) return 0;
+        if ((frame.sixteens >> (index / 16) & 1) != 0) return 1;
+        return bit(frame.fours, index / 4) ? 2 : 3;
     }
     [[nodiscard]] static bool all_free(const ChunkFrame& frame, unsigned first, unsigned count) {
         for (unsigned i = first; i < first + count; ++i) {
@@ -431,57 +544,70 @@ private:
         }
         return true;
     }
-    /// Takes a wholly free chunk at or after `from` out of circulation. False if the frame has none, or the reserve
+
+    /// Takes a frame that consists of free chunks out of circulation. False if there is more to it, or the reserve
     /// needs it.
-    bool detach_free_chunk(ChunkFrame& frame, PhysAddr& from, unsigned& c) {
+    bool detach_frame(ChunkFrame& frame, FreePart& part) {
+        platform_.acquire(lock_);
+        bool chunks = frame.state == ChunkFrame::used && frame.free_count == frame_pages;
+        for (unsigned i = 0; chunks && i < frame_pages; i += 4) chunks = class_of(frame, i) != 3;
+        const bool found = chunks && free_ >= frame_pages + reserves();
+        if (found) detach(frame, 0, frame_pages, part);
+        platform_.release(lock_);
+        return found;
+    }
+    /// The same for the first wholly free chunk from page `from` of the frame on.
+    bool detach_chunk(ChunkFrame& frame, unsigned from, FreePart& part) {
         platform_.acquire(lock_);
         bool found = false;
-        const PhysAddr base{frame.number << frame_shift};
-        const unsigned start = from.value() == 0 ? 0 : static_cast<unsigned>((from - base) >> G::page_shift);
-        for (unsigned i = start; frame.state == ChunkFrame::State::used && i < frame_pages && !found;) {
-            if (frame.whole) {
-                c = 0;
-            } else if ((frame.sixteens >> (i / 16) & 1) != 0) {
-                c = 1;
-            } else if (bit(frame.fours, i / 4)) {
-                c = 2;
-            } else {
-                i = (i / 4 + 1) * 4;
-                continue;
-            }
-            const unsigned pages = chunk_pages[c], first = i / pages * pages;
-            if (i == first && all_free(frame, first, pages) &&
-                free_ >= pages + config_.split_reserve + config_.refill_reserve) {
-                from = base + (std::uint64_t{first} << G::page_shift);
-                found = true;
-                unlink_frame(frame);
-                for (unsigned p = first; p < first + pages; ++p) clear(frame.free, p);
-                frame.free_count = static_cast<std::uint16_t>(frame.free_count - pages);
-                free_ -= pages;
-                if (frame.free_count != 0) link_frame(frame);
-            }
+        for (unsigned i = from; frame.state == ChunkFrame::used && i < frame_pages && !found;) {
+            const unsigned c = class_of(frame, i);
+            const unsigned pages = c == 3 ? 4 : chunk_pages[c], first = i / pages * pages;
+            found = c != 3 && i == first && all_free(frame, first, pages) && free_ >= pages + reserves();
+            if (found) detach(frame, first, pages, part);
             i = first + pages;
         }
         platform_.release(lock_);
         return found;
     }
-    void attach_chunk(ChunkFrame&, PhysAddr pa, unsigned c) {
-        platform_.acquire(lock_);
-        for (unsigned i = 0; i < chunk_pages[c]; ++i) push(pa + (std::uint64_t{i} << G::page_shift));
-        platform_.release(lock_);
+    void detach(ChunkFrame& frame, unsigned first, unsigned pages, FreePart& part) {
+        part = {PhysAddr{frame.number << frame_shift} + bytes_of(first), first, pages};
+        unlink_frame(frame);
+        for (unsigned i = first; i < first + pages; ++i) clear(frame.free, i);
+        frame.free_count = static_cast<std::uint16_t>(frame.free_count - pages);
+        set_free(free_ - pages);
+        link_frame(frame);
     }
-    void forget_chunk(ChunkFrame& frame, PhysAddr pa, unsigned c) {
-        platform_.acquire(lock_);
-        const unsigned first = index_of(pa);
-        mark_chunk(frame, first, c, false);
-        for (unsigned i = 0; i < chunk_pages[c]; ++i) clear(frame.owned, first + i);
-        if (frame.free_count != 0) unlink_frame(frame); // it may now be wholly free
-        frame.owned_count = static_cast<std::uint16_t>(frame.owned_count - chunk_pages[c]);
-        if (frame.free_count != 0) link_frame(frame);
-        if (frame.owned_count == 0) frame.state = ChunkFrame::State::deleted;
-        statistics_.owned -= chunk_pages[c];
-        ++statistics_.given_back;
-        platform_.release(lock_);
+    /// A detached part gets ordinary attributes and goes, chunk by chunk as it came; or it is attached again. Returns
+    /// how many pages went.
+    unsigned give_back(ChunkFrame& frame, const FreePart& part) {
+        TableLoan none;
+        ChangeOptions options{.owns_tables = true, .loan = &none};
+        if (omits(Omission::pool_shrink_loan)) options.loan = nullptr;
+        const PhysRange range{part.start, bytes_of(part.pages)};
+        if (!map_.protect(range, config_.restore, options)) {
+            platform_.acquire(lock_);
+            for (unsigned i = 0; i < part.pages; ++i) push(part.start + bytes_of(i));
+            platform_.release(lock_);
+            return 0;
+        }
+        (void)map_.collapse(range); // heals now, unless the policy or the gate says otherwise
+        for (unsigned i = part.first; i < part.first + part.pages;) {
+            platform_.acquire(lock_);
+            const unsigned c = class_of(frame, i), pages = chunk_pages[c];
+            mark_chunk(frame, i, c, false);
+            for (unsigned page = i; page < i + pages; ++page) clear(frame.owned, page);
+            unlink_frame(frame); // the rest of it may now be wholly free
+            frame.owned_count = static_cast<std::uint16_t>(frame.owned_count - pages);
+            link_frame(frame);
+            forget_if_empty(frame);
+            statistics_.owned -= pages;
+            ++statistics_.given_back;
+            platform_.release(lock_);
+            source_.give_chunk(part.start + bytes_of(i - part.first), bytes_of(pages));
+            i += pages;
+        }
+        return part.pages;
     }
 
     Map& map_;

@@ -22,6 +22,14 @@ enum class Omission : std::uint8_t {
     admission_check,  ///< to look at what a newcomer tolerates
     admission_wait,   ///< to wait for resizes that saw the gate open before a newcomer enters
     repaint_count,    ///< to leave the gate alone after a failed admission while another one is repainting
+    // The chunk pool's.
+    pool_attributes,     ///< to give a chunk its attributes before its pages are free
+    pool_split_reserve,  ///< to keep normal requests away from what splits may need
+    pool_refill_reserve, ///< to keep everybody away from what a refill needs for itself
+    pool_repay,          ///< to pay the loan back after a refill that failed
+    pool_frame_pin,      ///< to keep a frame that a refill is about to add to from being forgotten
+    pool_shrink_loan,    ///< to refuse a shrink that would take a table
+    pool_drain,          ///< to look into the magazines before saying that there is nothing
 };
 
 namespace detail {
