@@ -125,6 +125,9 @@ private:
             if (run.through_range && core_.platform.tables_mapped_here() && !keeps_tables(core_, change_)) {
                 return incompatible(part_.start, "the range maps page tables that the change has to edit");
             }
+            if (core_.table_key != 0 && !options_.owns_tables && gives_table_key()) {
+                return incompatible(part_.start, "the table key is for page tables alone");
+            }
             if (core_.table_key != 0 && !options_.owns_tables && holds_table_pages(run, summary)) {
                 return incompatible(inside(run.start), "the range holds protected page tables");
             }
@@ -167,6 +170,11 @@ private:
             alters = d.any_of(F::contiguous_mask) && !spelled.difference(d).empty();
         }
         return alters;
+    }
+
+    /// Whether the change would pass pages off as page tables: nobody could change them again.
+    [[nodiscard]] bool gives_table_key() const {
+        return change_.names_key() && change_.values().key() == core_.table_key;
     }
 
     /// Whether the run holds a page with the table key: only the pool may change those.

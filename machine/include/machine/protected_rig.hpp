@@ -21,7 +21,11 @@ class PooledPlatform : public Platform {
 public:
     using Platform::Platform;
 
+    [[nodiscard]] bool omits(Omission step) const { return step == omission; }
+
     bool take_table(PhysAddr& pa, bool atomic) {
+        if (lent_on[machine().cpu()] != 0)
+            machine().report("P9 protected tables", "the pool's own change asks the pool for a table", 0);
         if (!source.take(pa, atomic)) return false;
         machine().own_table(pa.value());
         return true;
@@ -36,31 +40,43 @@ public:
         std::function<void(PhysAddr)> give;
     };
     Source source;
+    Omission omission = Omission::nothing; ///< a mistake that the pool makes on purpose
+    unsigned lent_on[64] = {};             ///< changes under way whose tables are lent, by CPU
 };
 
 static_assert(directmap::Platform<PooledPlatform>);
 
-/// A first-fit page allocator over one range, the chunk source of the tests.
+/// What the early source keeps in pages that are no tables at that moment: memory that the machine doesn't watch.
+class UnwatchedPages : public Platform {
+public:
+    using Platform::Platform;
+
+    Descriptor load(Table t, unsigned, Where = Where::current()) { return words_[t.pa]; }
+    void fill(Table t, unsigned, unsigned, Descriptor value, std::uint64_t, Where = Where::current()) {
+        words_[t.pa] = value;
+    }
+
+private:
+    std::map<std::uint64_t, Descriptor> words_;
+};
+
+static_assert(directmap::Platform<UnwatchedPages>);
+
+/// A first-fit page allocator over one range, the chunk source of the tests. Calls are counted, and any may fail.
 class RangeAllocator {
 public:
     explicit RangeAllocator(PhysRange range) { free_[range.start.value()] = range.end().value(); }
 
     bool take_chunk(PhysAddr& pa, std::uint64_t bytes) {
-        if (bytes > largest) return false;
-        for (auto it = free_.begin(); it != free_.end(); ++it) {
-            const std::uint64_t start = align_up(it->first, bytes), end = it->second;
-            if (start + bytes > end || start < it->first) continue;
-            const std::uint64_t from = it->first;
-            free_.erase(it);
-            if (from < start) free_[from] = start;
-            if (start + bytes < end) free_[start + bytes] = end;
-            taken_ += bytes;
-            pa = PhysAddr{start};
-            return true;
-        }
+        if (on_call) on_call();
+        const std::uint64_t call = calls++;
+        if (call != fails && call < fails_from && bytes <= largest && find(pa, bytes)) return true;
+        last_refused = bytes;
+        ++refusals;
         return false;
     }
     void give_chunk(PhysAddr pa, std::uint64_t bytes) {
+        if (on_call) on_call();
         taken_ -= bytes;
         std::uint64_t start = pa.value(), end = start + bytes;
         auto next = free_.lower_bound(start);
@@ -76,9 +92,31 @@ public:
     }
     [[nodiscard]] std::uint64_t taken() const { return taken_; }
 
-    std::uint64_t largest = ~std::uint64_t{0}; ///< larger requests fail: a fragmented machine
+    static constexpr std::uint64_t none = ~std::uint64_t{0};
+    std::uint64_t largest = none;       ///< larger requests fail: a fragmented machine
+    std::uint64_t calls = 0;            ///< of take_chunk
+    std::uint64_t fails = none;         ///< the call of this number fails
+    std::uint64_t fails_from = none;    ///< all calls from this number on fail
+    std::uint64_t refusals = 0;         ///< calls that failed
+    std::uint64_t last_refused = 0;     ///< bytes that the last of them wanted
+    std::function<void()> on_call = {}; ///< at the beginning of every call
 
 private:
+    [[nodiscard]] bool find(PhysAddr& pa, std::uint64_t bytes) {
+        for (auto it = free_.begin(); it != free_.end(); ++it) {
+            const std::uint64_t start = align_up(it->first, bytes), end = it->second;
+            if (start + bytes > end || start < it->first) continue;
+            const std::uint64_t from = it->first;
+            free_.erase(it);
+            if (from < start) free_[from] = start;
+            if (start + bytes < end) free_[start + bytes] = end;
+            taken_ += bytes;
+            pa = PhysAddr{start};
+            return true;
+        }
+        return false;
+    }
+
     std::map<std::uint64_t, std::uint64_t> free_;
     std::uint64_t taken_ = 0;
 };
@@ -90,14 +128,17 @@ public:
     using Base = DirectMap<F, PooledPlatform>;
 
     ObservedMap(PooledPlatform& platform, const Config& config, Span<typename Base::RegionState> regions)
-        : Base{platform, config, regions}, machine_{platform.machine()} {}
+        : Base{platform, config, regions}, platform_{platform}, machine_{platform.machine()} {}
 
     Result<void> protect(PhysRange range, Change change, ChangeOptions options = {}) {
         const unsigned id = machine_.begin_change(range, effect_of(change), change.names_memory_type(), "protect");
         for (unsigned i = 0; options.loan != nullptr && i < options.loan->count; ++i) {
             machine_.own_table(options.loan->pages[i].value());
         }
+        unsigned& lent = platform_.lent_on[machine_.cpu()];
+        if (options.loan != nullptr) ++lent;
         auto r = Base::protect(range, change, options);
+        if (options.loan != nullptr) --lent;
         for (unsigned i = 0; options.loan != nullptr && i < options.loan->count; ++i) {
             machine_.disown_table(options.loan->pages[i].value());
         }
@@ -106,6 +147,7 @@ public:
     }
 
 private:
+    PooledPlatform& platform_;
     Machine& machine_;
 };
 
@@ -118,6 +160,8 @@ struct ProtectedRigConfig {
     CollapsePolicy policy = CollapsePolicy::on_restore;
     std::size_t frames = 64;
     std::uint64_t offset = 0xffff000000000000;
+    std::uint64_t largest_chunk = RangeAllocator::none; ///< that there is memory for, to begin with
+    Omission omission = Omission::nothing;
 };
 
 template <class F>
@@ -131,15 +175,16 @@ public:
     /// `ready`.
     explicit ProtectedRig(const ProtectedRigConfig& config)
         : config_{config}, machine_{machine_config(config)}, platform_{machine_},
-          allocator_{config.chunks}, early_{platform_, {&config_.early, 1}, G::page_size}, frames_(config.frames),
+          allocator_{config.chunks}, early_{early_pages_, {&config_.early, 1}, G::page_size}, frames_(config.frames),
           magazines_(config.cpus) {
         machine_.reference().map(config.ram, access_of(Attributes{}));
-        platform_.source.take = [this](PhysAddr& pa, bool) { return early_.take(pa); };
-        platform_.source.give = [this](PhysAddr pa) {
-            machine_.own_table(pa.value()); // the source keeps its chain in the page
-            early_.give(pa);
-            machine_.disown_table(pa.value());
+        platform_.omission = config.omission;
+        allocator_.largest = config.largest_chunk;
+        allocator_.on_call = [this] {
+            if (machine_.holds_a_lock()) machine_.report("lock protocol", "memory is asked for with a lock held", 0);
         };
+        platform_.source.take = [this](PhysAddr& pa, bool) { return early_.take(pa); };
+        platform_.source.give = [this](PhysAddr pa) { early_.give(pa); };
         const std::uint64_t first = config.ram.start.value() + config.offset, last = first + config.ram.size - 1;
         regions_.resize((last >> G::region_shift) - (first >> G::region_shift) + 1);
         map_ = std::make_unique<Map>(
@@ -160,6 +205,7 @@ public:
     [[nodiscard]] Map& map() { return *map_; }
     [[nodiscard]] Pool& pool() { return *pool_; }
     [[nodiscard]] RangeAllocator& allocator() { return allocator_; }
+    [[nodiscard]] EarlyTableSource<UnwatchedPages>& early() { return early_; }
 
     Result<void> protect(PhysRange range, Change change, ChangeOptions options = {}) {
         return map_->protect(range, change, options);
@@ -169,6 +215,13 @@ public:
     bool give(PhysAddr page) { return pool_->give(page, machine_.cpu()); }
     Result<void> refill() { return pool_->refill(); }
     std::uint64_t shrink(std::uint64_t pages) { return pool_->shrink(pages); }
+    /// Pages of RAM that belonged to nobody become the pool's.
+    template <class InUse>
+    Result<void> adopt(PhysRange range, InUse in_use) {
+        auto r = pool_->adopt(range, in_use);
+        if (r) adopted_ += range.size;
+        return r;
+    }
 
     /// What must hold between operations: every page as the reference says, every table page with the key and accounted
     /// for, the reserve complete, no page lost. `outside`: pages that the caller took and still holds.
@@ -181,7 +234,7 @@ public:
                                tables, outside);
         }
         if (s.free < Pool::chunk_tables) return fmt::format("{} free pages don't suffice for a refill", s.free);
-        const std::uint64_t adopted = config_.early.size >> G::page_shift;
+        const std::uint64_t adopted = adopted_ >> G::page_shift;
         const std::uint64_t chunked = allocator_.taken() >> G::page_shift;
         if (s.owned != adopted + chunked)
             return fmt::format("{} pages are owned of {} that were handed over", s.owned, adopted + chunked);
@@ -215,7 +268,7 @@ private:
             if (!pool_->give(pa, machine_.cpu()))
                 machine_.report("P4 all or nothing", "a table that nobody owns", pa.value());
         };
-        ready_ = pool_->adopt(config_.early, [this](PhysAddr pa) { return early_.in_use(pa); });
+        ready_ = adopt(config_.early, [this](PhysAddr pa) { return early_.in_use(pa); });
         early_.retire();
         if (ready_) machine_.enforce_keys();
     }
@@ -224,12 +277,14 @@ private:
     Machine machine_;
     PooledPlatform platform_;
     RangeAllocator allocator_;
-    EarlyTableSource<PooledPlatform> early_;
+    UnwatchedPages early_pages_{machine_};
+    EarlyTableSource<UnwatchedPages> early_;
     std::vector<ChunkFrame> frames_;
     std::vector<Magazine<Machine::Lock>> magazines_;
     std::vector<Region<Machine::Lock>> regions_;
     std::unique_ptr<Map> map_;
     std::unique_ptr<Pool> pool_;
+    std::uint64_t adopted_ = 0; ///< bytes
     Result<void> ready_;
 };
 
