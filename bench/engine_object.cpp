@@ -1,5 +1,6 @@
 // The whole engine for one granule as a kernel would compile it, freestanding for arm64: bench/run measures its size
 // and the depth of its stack. Every operation is in it; what a caller passes to `walk` and `dump` is a plain function.
+#include "directmap/arm64/key_register.hpp"
 #include "directmap/directmap.hpp"
 
 // A kernel's own parts are elsewhere and aren't counted; here their names are enough.
@@ -42,8 +43,13 @@ public:
     bool take_table(PhysAddr& pa, bool atomic) { return kernel_take_table(&pa, atomic); }
     void give_table(PhysAddr pa) { kernel_give_table(pa); }
     [[nodiscard]] bool tables_mapped_here() const { return true; }
-    void begin_table_writes() { write_key(0x57); }
-    void end_table_writes() { write_key(0x17); }
+    [[gnu::always_inline]] bool begin_table_writes() { return arm64::TableSections<1>::begin(); }
+    [[gnu::always_inline]] void end_table_writes(bool was_open) {
+#ifdef SECTIONS_NEVER_NEST // tests/checks/key_register: then every path closes what it opened, whatever it remembers
+        was_open = false;
+#endif
+        arm64::TableSections<1>::end(was_open);
+    }
     void walker_enter() { kernel_walker_enter(); }
     void walker_exit() { kernel_walker_exit(); }
     std::uint64_t grace_stamp() { return kernel_grace_stamp(); }
@@ -52,9 +58,6 @@ public:
     void relax() { asm volatile("yield"); }
 
     bool has_range_invalidation = false;
-
-private:
-    static void write_key(std::uint64_t value) { asm volatile("msr s3_0_c10_c2_4, %0\n\tisb" ::"r"(value) : "memory"); }
 };
 
 using KernelMap = DirectMap<arm64::Format4K48, KernelPlatform>;

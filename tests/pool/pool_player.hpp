@@ -58,6 +58,7 @@ public:
     using Pool = typename Rig::Pool;
     static constexpr std::uint64_t page = G::page_size;
     static constexpr std::uint64_t smallest_chunk = 4 * page;
+    static constexpr unsigned reserves = G::worst_tables + Pool::chunk_tables;
 
     explicit Player(const PoolStage& stage) : stage_{stage}, rig{stage.config} {}
 
@@ -66,8 +67,11 @@ public:
         return judge("protect", rig.protect(range, to, options), before);
     }
     std::string take(PageUse use) {
-        const std::uint64_t before = rig.allocator().refusals;
+        const std::uint64_t before = rig.allocator().refusals, available = rig.pool().available();
         auto taken = rig.take(use);
+        const std::uint64_t left = rig.pool().available();
+        if (taken && use == PageUse::normal && left < available && left < reserves)
+            return fmt::format("a normal request leaves {} pages to splits and refills", left);
         if (taken) outside.push_back(taken.value());
         const bool would_block = !taken && taken.error().code == ErrorCode::would_block;
         if (use == PageUse::atomic && would_block) {
@@ -106,11 +110,13 @@ public:
     }
     [[nodiscard]] std::string check() { return rig.check(outside.size()); }
 
-    /// `no_tables` is an answer only after the source has refused the smallest chunk.
+    /// `no_tables` is an answer only after the source has refused the smallest chunk, and with no page in a magazine
+    /// that would have helped.
     std::string judge(const char* what, const Result<void>& result, std::uint64_t refusals_before) {
         if (result) return {};
         const RangeAllocator& allocator = rig.allocator();
-        const bool dry = allocator.refusals != refusals_before && allocator.last_refused == smallest_chunk;
+        const bool dry = allocator.refusals != refusals_before && allocator.last_refused == smallest_chunk &&
+                         rig.pool().statistics().free <= reserves;
         if (result.error().code == ErrorCode::no_tables && dry) return {};
         return fmt::format("{} answers {} ({})", what, name(result.error().code), result.error().reason);
     }

@@ -281,8 +281,8 @@ private:
     [[nodiscard]] unsigned reserves() const { return config_.split_reserve + config_.refill_reserve; }
     [[nodiscard]] unsigned floor_for(PageUse use) const {
         const bool splits = use != PageUse::normal || omits(Omission::pool_split_reserve);
-        return (omits(Omission::pool_refill_reserve) ? 0 : config_.refill_reserve) +
-               (splits ? 0 : config_.split_reserve);
+        if (!splits) return reserves();
+        return omits(Omission::pool_refill_reserve) ? 0 : config_.refill_reserve;
     }
 
     // Frames are found by open addressing over the embedder's storage; a pointer to one stays good while one of its

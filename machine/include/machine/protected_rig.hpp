@@ -131,7 +131,8 @@ public:
         : Base{platform, config, regions}, platform_{platform}, machine_{platform.machine()} {}
 
     Result<void> protect(PhysRange range, Change change, ChangeOptions options = {}) {
-        const unsigned id = machine_.begin_change(range, effect_of(change), change.names_memory_type(), "protect");
+        const unsigned id =
+            machine_.begin_change(range, effect_of(change), change.names_memory_type(), "protect", words_of(change));
         for (unsigned i = 0; options.loan != nullptr && i < options.loan->count; ++i) {
             machine_.own_table(options.loan->pages[i].value());
         }
@@ -160,8 +161,11 @@ struct ProtectedRigConfig {
     CollapsePolicy policy = CollapsePolicy::on_restore;
     std::size_t frames = 64;
     std::uint64_t offset = 0xffff000000000000;
+    bool tolerates_resize = true;                       ///< of the boot CPU
     std::uint64_t largest_chunk = RangeAllocator::none; ///< that there is memory for, to begin with
     Omission omission = Omission::nothing;
+    std::function<void(Machine&)> before_build = {}; ///< to record, for instance
+    PhysRange split_early = {};                      ///< changed and left so while tables are still early ones
 };
 
 template <class F>
@@ -193,16 +197,20 @@ public:
         pool_ = std::make_unique<Pool>(*map_, platform_, allocator_, table_pool_config<Pool>(config.table_key),
                                        Span<ChunkFrame>{frames_.data(), frames_.size()},
                                        Span<Magazine<Machine::Lock>>{magazines_.data(), magazines_.size()});
+        if (config.before_build) config.before_build(machine_);
         const RamRange ram{config.ram, {}};
         if (ready_ = map_->build({{&ram, 1}, {}}, Mapping::largest); !ready_) return;
         for (unsigned cpu = 0; cpu < config.cpus; ++cpu) machine_.enter(cpu, map_->root().value());
-        if (ready_ = map_->admit({.tolerates_live_resize = true}); !ready_) return;
+        if (ready_ = map_->admit({.tolerates_live_resize = config.tolerates_resize}); !ready_) return;
+        if (!config.split_early.empty()) ready_ = map_->protect(config.split_early, Change{}.writable(false));
+        if (!ready_) return;
         start();
     }
 
     [[nodiscard]] const Result<void>& ready() const { return ready_; }
     [[nodiscard]] Machine& machine() { return machine_; }
     [[nodiscard]] Map& map() { return *map_; }
+    [[nodiscard]] PooledPlatform& map_platform() { return platform_; }
     [[nodiscard]] Pool& pool() { return *pool_; }
     [[nodiscard]] RangeAllocator& allocator() { return allocator_; }
     [[nodiscard]] EarlyTableSource<UnwatchedPages>& early() { return early_; }
@@ -233,7 +241,9 @@ public:
             return fmt::format("{} pages are owned, but {} are free, {} are tables and {} are outside", s.owned, s.free,
                                tables, outside);
         }
-        if (s.free < Pool::chunk_tables) return fmt::format("{} free pages don't suffice for a refill", s.free);
+        if (pool_->available() < Pool::chunk_tables)
+            return fmt::format("{} free pages don't suffice for a refill", pool_->available());
+        if (machine_.may_write_tables()) return "a write section was left open";
         const std::uint64_t adopted = adopted_ >> G::page_shift;
         const std::uint64_t chunked = allocator_.taken() >> G::page_shift;
         if (s.owned != adopted + chunked)
