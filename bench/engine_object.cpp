@@ -50,12 +50,24 @@ public:
 #endif
         arm64::TableSections<1>::end(was_open);
     }
-    void walker_enter() { kernel_walker_enter(); }
-    void walker_exit() { kernel_walker_exit(); }
-    std::uint64_t grace_stamp() { return kernel_grace_stamp(); }
-    bool grace_elapsed(std::uint64_t stamp) { return kernel_grace_elapsed(stamp); }
-    std::uint64_t now() { return kernel_clock(); }
-    void relax() { asm volatile("yield"); }
+    void walker_enter() {
+        kernel_walker_enter();
+    }
+    void walker_exit() {
+        kernel_walker_exit();
+    }
+    std::uint64_t grace_stamp() {
+        return kernel_grace_stamp();
+    }
+    bool grace_elapsed(std::uint64_t stamp) {
+        return kernel_grace_elapsed(stamp);
+    }
+    std::uint64_t now() {
+        return kernel_clock();
+    }
+    void relax() {
+        asm volatile("yield");
+    }
 
     bool has_range_invalidation = false;
 };

@@ -335,6 +335,20 @@ private:
         frame.owned_count = static_cast<std::uint16_t>(frame.owned_count + pages);
         statistics_.owned += pages;
     }
+    /// Many neighbouring pages of a frame, none of which is free, become free.
+    void attach(ChunkFrame& frame, unsigned first, unsigned pages) {
+        unlink_frame(frame);
+        for (unsigned i = first; i < first + pages;) { // chunks are aligned: whole words, or a part of one
+            const unsigned in_word = pages < 64 ? pages : 64;
+            const std::uint64_t mask = (in_word == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << in_word) - 1);
+            std::uint64_t& word = frame.free[i / 64];
+            __atomic_store_n(&word, word | mask << (i % 64), __ATOMIC_RELAXED);
+            i += in_word;
+        }
+        frame.free_count = static_cast<std::uint16_t>(frame.free_count + pages);
+        set_free(free_ + pages);
+        link_frame(frame);
+    }
     void set_free(std::uint64_t count) { __atomic_store_n(&free_, count, __ATOMIC_RELAXED); }
 
     // The list of frames with free pages. Frames that are partly taken come first: what is wholly free stays so.
@@ -512,10 +526,8 @@ private:
         platform_.acquire(lock_);
         if (result) {
             mark_chunk(*frame, index_of(pa), c, true);
-            unlink_frame(*frame); // it may have been wholly free
             own(*frame, index_of(pa), chunk_pages[c]);
-            link_frame(*frame);
-            for (unsigned i = 0; i < chunk_pages[c]; ++i) push(pa + bytes_of(i));
+            attach(*frame, index_of(pa), chunk_pages[c]);
             ++statistics_.chunks[c];
         }
         unpin(*frame);
@@ -587,7 +599,7 @@ private:
         const PhysRange range{part.start, bytes_of(part.pages)};
         if (!map_.protect(range, config_.restore, options)) {
             platform_.acquire(lock_);
-            for (unsigned i = 0; i < part.pages; ++i) push(part.start + bytes_of(i));
+            attach(frame, part.first, part.pages);
             platform_.release(lock_);
             return 0;
         }
