@@ -196,6 +196,7 @@ public:
     }
 
     [[nodiscard]] std::uint64_t user_pages() const { return (ram_.range.size - GiB) / page_size; }
+    [[nodiscard]] bool is_lone_table(PhysAddr pa) const { return taken_.contains(pa.value()); }
     [[nodiscard]] std::uint64_t settled() const { return settled_; }
 
 private:
@@ -342,7 +343,9 @@ void live(ProtectedBed& bed, bool undo) {
     std::mt19937_64 random{1};
     std::deque<PhysRange> changed;
     for (unsigned i = 0; i < random_pages; ++i) {
-        changed.push_back({PhysAddr{ram_base + random() % bed.user_pages() * page_size}, page_size});
+        PhysAddr pa{ram_base + random() % bed.user_pages() * page_size};
+        while (bed.is_lone_table(pa)) pa = pa + page_size; // not a user's
+        changed.push_back({pa, page_size});
         bed.protect(changed.back(), Change{}.writable(false));
         if (!undo || changed.size() <= live_changes) continue;
         bed.protect(changed.front(), Change{}.writable(true));
@@ -360,10 +363,11 @@ void print_layouts(bool undo, const char* name, const char* end) {
                     {Protection::pages_in_a_row, "pages_in_a_row"},
                     {Protection::scattered_pages, "scattered_pages"}};
     for (const auto& variant : variants) {
-        // With all changes in force this one goes on until nearly every block is split, and heals at each step.
-        if (!undo && variant.protection == Protection::scattered_pages) continue;
-        ProtectedBed bed{big_ram, variant.protection, CollapsePolicy::on_restore, Mapping::largest, true};
+        // Where nothing is undone nothing heals but the tables' own pages: once, at the end.
+        const CollapsePolicy policy = undo ? CollapsePolicy::on_restore : CollapsePolicy::on_request;
+        ProtectedBed bed{big_ram, variant.protection, policy, Mapping::largest, true};
         live(bed, undo);
+        if (!undo) must(bed.map->collapse(bed.map->span()));
         print_layout(variant.name, bed, ",");
     }
     const RamRange ram{phys_range(ram_base, ram_base + big_ram), {}};

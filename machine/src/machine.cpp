@@ -816,8 +816,8 @@ void Machine::verify(PhysRange range) {
 Machine::Reach Machine::reach(unsigned cpu, PhysAddr pa, bool write, bool execute) const {
     Reach reach;
     const auto consider = [&](const Access& a) {
-        const bool key_allows = !write || !keys_in_force_ || a.key != config_.table_key ||
-                                (key_registers_[cpu] & write_bit()) != 0;
+        const bool key_allows =
+            !write || !keys_in_force_ || a.key != config_.table_key || (key_registers_[cpu] & write_bit()) != 0;
         const bool ok = a.valid && (!write || a.writable) && (!execute || a.executable) && key_allows;
         (ok ? reach.may_succeed : reach.may_fault) = true;
     };

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "machine/pool_scenarios.hpp"
 #include "races/races.hpp"
 
 namespace directmap::machine {
@@ -411,6 +412,7 @@ const std::vector<Scenario>& scenarios() {
         add_collapses(list);
         add_shortages(list);
         add_gates(list);
+        list.insert(list.end(), pool_scenarios().begin(), pool_scenarios().end());
         return list;
     }();
     return all;

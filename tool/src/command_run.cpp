@@ -55,6 +55,7 @@ constexpr const char* footer =
     "  directmap run --scenario mine.txt                    one of your own (docs/scenarios.md)\n"
     "  directmap run --granule 64k --cpus 8                 other pages, more CPUs\n"
     "  directmap run --bbm 0                                CPUs that don't tolerate resizing\n"
+    "  directmap run --protect-tables on                    page tables that nobody can write by accident\n"
     "  directmap run --scenario tiny --record events.jsonl  every platform call (docs/events.md)\n"
     "  directmap run --trace changes.txt                    its changes, for replay (docs/replay.md)\n"
     "  directmap run --json | jq '.runs[] | [.policy, .end.leaf_count]'\n"
@@ -72,6 +73,7 @@ struct Options {
     std::uint64_t seed = 0;
     std::string record;
     std::string trace;
+    std::string protect_tables = "off";
     bool no_comparison = false;
     bool json = false;
     bool list = false;
@@ -134,6 +136,10 @@ void list_scenarios(bool json) {
 bool run_scenario(const Options& options) {
     const Scenario scenario = read_scenario(options.scenario);
     PolicyChoice choice = choose_policies(options);
+    if (options.protect_tables == "on" && options.bbm < 3)
+        throw InputError(
+            "--protect-tables", 0,
+            fmt::format("giving tables their key resizes leaves, which --bbm {} doesn't allow", options.bbm));
     if (!options.record.empty() && choice.shown.size() != 1)
         throw InputError("--record", 0, "the events of one policy are recorded; --policy all are several");
     if (!options.trace.empty() && choice.shown.size() != 1)
@@ -159,6 +165,7 @@ bool run_scenario(const Options& options) {
     config.tables_by_pages = plan.pages.tables;
     config.cpus = options.cpus;
     config.bbm = options.bbm;
+    config.protect_tables = options.protect_tables == "on";
     config.seed = options.seed != 0 ? options.seed : scenario.seed.value_or(1);
     const unsigned address_bits = plan.translation.va_bits > 48 ? 52 : 48;
     if (scenario.shares() && plan.ram.back().end > std::uint64_t{1} << (address_bits - 1))
@@ -269,6 +276,12 @@ void register_run(CLI::App& app, int& exit_code) {
                 return good ? std::string() : "'" + printable(word) + "' is not a number from 1 to 2^64 - 1";
             },
             ""));
+    run->add_option("--protect-tables", options->protect_tables,
+                    "on: page tables have a protection key, and are writable\nonly while the engine writes them "
+                    "(docs/protected-tables.md)")
+        ->type_name("on|off")
+        ->transform(one_of({"on", "off"}))
+        ->capture_default_str();
     run->add_option("--record", options->record, "Write every event of the shown policy's run, as JSON lines")
         ->type_name("FILE");
     run->add_option("--trace", options->trace,

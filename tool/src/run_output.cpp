@@ -295,6 +295,7 @@ void add_map(Json& json, const std::vector<std::uint64_t>& sizes, const MapState
     json["leaf_count"] = map.leaf_count;
     json["tables"] = map.tables;
     json["table_bytes"] = map.tables * sizes.back();
+    if (map.keyed_pages != 0) json["keyed_bytes"] = map.keyed_pages * sizes.back();
     json["tlb_reach_bytes"] = reach;
 }
 
@@ -418,6 +419,12 @@ std::string numbers_line(const std::array<std::string, 6>& cells) {
     return line;
 }
 
+/// A column more where tables are protected.
+constexpr std::size_t keyed_width = 7;
+std::string keyed_cell(const RunSetting& setting, const std::string& text) {
+    return setting.config.protect_tables ? fmt::format(" {:>{}}", text, keyed_width) : "";
+}
+
 } // namespace
 
 Timeline::Timeline(const RunSetting& setting, Policy policy, ProgressLine& progress, const Palette& palette,
@@ -425,7 +432,7 @@ Timeline::Timeline(const RunSetting& setting, Policy policy, ProgressLine& progr
     : QuietListener(policy, progress), setting_(setting), policy_(policy), progress_line_(progress), palette_(palette),
       width_(width) {
     label_width_ = width < default_width ? 22 : 26;
-    bar_width_ = width - label_width_ - 1 - numbers_width;
+    bar_width_ = width - label_width_ - 1 - numbers_width - keyed_cell(setting, "").size();
 }
 
 void Timeline::print(const std::string& text) {
@@ -440,7 +447,8 @@ void Timeline::print_head(const std::vector<std::uint64_t>& leaf_sizes) {
                     std::min(width_, default_width));
     text += fmt::format("\n{:<{}} RAM by leaf size:{}\n", "", label_width_, legend_of(leaf_sizes, palette_));
     text += palette_.dim(fmt::format("{:<{}} {:<{}}{}", "", label_width_, "", bar_width_,
-                                     numbers_line({"leaves", "tables", "splits", "heals", "TLBIs", "TLB reach"}))) +
+                                     numbers_line({"leaves", "tables", "splits", "heals", "TLBIs", "TLB reach"})) +
+                         keyed_cell(setting_, "keyed")) +
             '\n';
     print(text);
 }
@@ -451,6 +459,7 @@ void Timeline::print_row(const std::string& label, const Step& step) {
     const auto done = [](std::uint64_t number) { return number == 0 ? std::string("-") : short_count(number); };
     text += numbers_line({short_count(step.map.leaf_count), short_count(step.map.tables), done(step.counters.splits),
                           done(step.counters.collapses), done(step.counters.invalidations), short_size(step.reach)});
+    text += keyed_cell(setting_, short_size(step.map.keyed_pages * leaf_sizes_.back()));
     text += '\n';
     if (step.refusal) {
         const bool at_boot = step.statement->action == Action::boot;
@@ -502,8 +511,12 @@ void Timeline::finish() {
                   "small shares show. Splits, heals (collapses: one leaf put over all tables below it) and TLBIs "
                   "(invalidations) "
                   "are those of the step. TLB reach is the RAM that {} TLB entries cover on average if all RAM is "
-                  "equally likely to be used.",
-                  grouped(tlb_entries)),
+                  "equally likely to be used.{}",
+                  grouped(tlb_entries),
+                  setting_.config.protect_tables
+                      ? " Keyed is the memory that only the engine can write: page tables, and pages that wait in "
+                        "chunks to become one."
+                      : ""),
               std::min(width_, default_width))));
 }
 
@@ -553,6 +566,10 @@ std::string comparison_text(const RunSetting& setting, const std::vector<Workloa
     row("page tables after boot", [&](const WorkloadResult& r) { return short_size(r.boot.tables * page); });
     row("  at the worst moment", [&](const WorkloadResult& r) { return short_size(r.worst.tables * page); });
     row("  at the end", [&](const WorkloadResult& r) { return short_size(r.steps.back().map.tables * page); });
+    if (setting.config.protect_tables) {
+        row("memory with the table key",
+            [&](const WorkloadResult& r) { return short_size(r.steps.back().map.keyed_pages * page); });
+    }
     row("TLB reach after boot", [](const WorkloadResult& r) { return short_size(r.steps.front().reach); });
     row("  at the worst moment", [](const WorkloadResult& r) { return short_size(r.worst_reach); });
     row("  at the end", [](const WorkloadResult& r) { return short_size(r.steps.back().reach); });
@@ -600,6 +617,7 @@ nlohmann::ordered_json run_json(const RunSetting& setting, const std::vector<Wor
                        {"cpus", config.cpus},
                        {"bbm", config.bbm},
                        {"live_resize", config.resizes_live()},
+                       {"protected_tables", config.protect_tables},
                        {"tlb_entries", tlb_entries}};
     json["scenario"] = {{"name", printable(setting.scenario.name)},
                         {"source", printable(setting.scenario.source)},

@@ -4,9 +4,11 @@
 #include "workbench.hpp"
 
 #include <directmap/arm64/format.hpp>
+#include <machine/protected_rig.hpp>
 #include <machine/rig.hpp>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,9 +19,14 @@ class RigWorkbench final : public Workbench {
 public:
     using G = typename F::geometry;
 
-    explicit RigWorkbench(const WorkbenchConfig& config) : rig_(rig_config(config)) {}
+    explicit RigWorkbench(const WorkbenchConfig& config) : rig_(rig_config(config)) {
+        if (config.protect_tables && rig_.built())
+            protection_.emplace(rig_, phys_range(config.table_pool.start, config.table_pool.end), table_key);
+    }
 
-    [[nodiscard]] const Result<void>& built() const override { return rig_.built(); }
+    [[nodiscard]] const Result<void>& built() const override {
+        return rig_.built() && protection_ ? protection_->ready() : rig_.built();
+    }
     [[nodiscard]] std::vector<std::uint64_t> leaf_sizes() const override {
         std::vector<std::uint64_t> sizes;
         for (unsigned i = 0; i < G::leaf_sizes.count; ++i) sizes.push_back(G::leaf_sizes.of[i].bytes());
@@ -42,6 +49,7 @@ public:
         for (const std::uint64_t count : state.leaves) state.leaf_count += count;
         state.bytes = statistics.bytes;
         state.tables = rig_.machine().tables_in_use();
+        if (protection_) state.keyed_pages = protection_->pool().statistics().owned;
         state.counters = statistics.counters;
         return state;
     }
@@ -74,10 +82,15 @@ private:
         rig.table_pool = phys_range(config.table_pool.start, config.table_pool.end);
         rig.tables_through_map = config.tables_in_ram;
         rig.record = config.record;
+        if (config.protect_tables) rig.table_key = table_key;
         return rig;
     }
 
-    mutable machine::Rig<F> rig_; ///< its statistics are a read that isn't marked as one
+    static constexpr unsigned table_key = 1;
+
+    // Their statistics are reads that aren't marked as such.
+    mutable machine::Rig<F, machine::PooledPlatform> rig_;
+    mutable std::optional<machine::TableProtection<F>> protection_;
 };
 
 } // namespace directmap::tool

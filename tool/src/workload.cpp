@@ -18,6 +18,8 @@ namespace {
 
 /// Tables that splits may take beside those that a map by pages consists of.
 constexpr std::uint64_t spare_tables = 4096;
+/// Room for the first chunks of the pool of protected tables, beside early tables.
+constexpr std::uint64_t chunk_bytes = std::uint64_t{16} << 20;
 /// Maps with more leaves are compared with the reference once, at the end.
 constexpr std::uint64_t most_leaves_to_check_often = 1'000'000;
 /// How densely a workload may fill its memory, so that random places are found.
@@ -211,6 +213,7 @@ WorkbenchConfig Player::bench_config(const machine::EventSink& record) const {
     bench.bbm = config_.bbm;
     bench.realm = scenario_.shares();
     bench.table_pool = memory_.table_pool;
+    bench.protect_tables = config_.protect_tables;
     if (record)
         bench.record = [this, record](const machine::Event& event) {
             if (!checking_) record(event);
@@ -585,7 +588,8 @@ MemoryPlan plan_memory(const Scenario& scenario, const WorkloadConfig& config, P
     const Range& largest = *std::max_element(config.ram.begin(), config.ram.end(),
                                              [](const Range& a, const Range& b) { return a.size() < b.size(); });
     MemoryPlan plan;
-    const std::uint64_t wanted = align_up((config.tables_by_pages + spare_tables) * page, place_bytes);
+    const std::uint64_t wanted = align_up((config.tables_by_pages + spare_tables) * page, place_bytes) +
+                                 (config.protect_tables ? chunk_bytes : 0);
     plan.table_pool = {largest.end - std::min(wanted, align_down(largest.size() / 2, page)), largest.end};
     plan.usable = subtract(config.ram, {plan.table_pool});
     if (policy == Policy::zoned) {

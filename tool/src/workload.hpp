@@ -51,6 +51,7 @@ struct WorkloadConfig {
     unsigned cpus = 4;
     unsigned bbm = 3;
     std::uint64_t seed = 1;
+    bool protect_tables = false;
 
     [[nodiscard]] bool resizes_live() const { return bbm >= 3; }
 };

@@ -449,14 +449,14 @@ private:
         for (;;) {
             platform_.acquire(lock_);
             const bool ready = !config_.own_tables || free_ >= G::worst_tables + config_.refill_reserve;
-            const bool mine = !refilling_ && ready;
+            const bool refilling = refilling_, mine = !refilling && ready;
             if (mine) {
                 refilling_ = true;
                 if (config_.own_tables) loan.count = pop_loan(loan, G::worst_tables);
             }
             platform_.release(lock_);
             if (mine) return {};
-            if (ready) { // another CPU refills
+            if (refilling) { // by another CPU; it always ends
                 platform_.relax();
                 continue;
             }

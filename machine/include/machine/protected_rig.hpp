@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ public:
     [[nodiscard]] bool omits(Omission step) const { return step == omission; }
 
     bool take_table(PhysAddr& pa, bool atomic) {
+        if (!source.take) return Platform::take_table(pa, atomic); // the machine's own
         if (lent_on[machine().cpu()] != 0)
             machine().report("P9 protected tables", "the pool's own change asks the pool for a table", 0);
         if (!source.take(pa, atomic)) return false;
@@ -31,6 +33,7 @@ public:
         return true;
     }
     void give_table(PhysAddr pa) {
+        if (!source.give) return Platform::give_table(pa);
         machine().disown_table(pa.value());
         source.give(pa);
     }
@@ -150,6 +153,100 @@ public:
 private:
     PooledPlatform& platform_;
     Machine& machine_;
+};
+
+/// A rig's map as a pool of pages uses it: the machine is told of the pool's own changes, and of the tables lent to
+/// them.
+template <class RigType>
+class PoolMap {
+public:
+    using G = typename RigType::G;
+    using PlatformType = typename RigType::Map::PlatformType;
+
+    explicit PoolMap(RigType& rig) : rig_{rig} {}
+
+    Result<void> protect(PhysRange range, Change change, ChangeOptions options = {}) {
+        Machine& machine = rig_.machine();
+        const unsigned id = machine.begin_change(range, effect_of(change), change.names_memory_type(),
+                                                 "protect for the pool", words_of(change));
+        const unsigned lent = options.loan != nullptr ? options.loan->count : 0;
+        for (unsigned i = 0; i < lent; ++i) machine.own_table(options.loan->pages[i].value());
+        auto result = rig_.map().protect(range, change, options);
+        const unsigned left = options.loan != nullptr ? options.loan->count : 0;
+        for (unsigned i = 0; i < left; ++i) machine.disown_table(options.loan->pages[i].value());
+        tables_lent += lent - left;
+        machine.end_change(id, result ? Machine::Outcome::done : Machine::Outcome::failed);
+        return result;
+    }
+    Result<CollapseProgress> collapse(PhysRange range) { return rig_.collapse(range); }
+
+    std::uint64_t tables_lent = 0; ///< and used by the change
+
+private:
+    RigType& rig_;
+};
+
+/// Protects the tables of a rig that has just been built: early tables are those that the build took from the top of
+/// `memory`; the pool's chunks come from what is below them.
+template <class F>
+class TableProtection {
+public:
+    using RigType = Rig<F, PooledPlatform>;
+    using G = typename F::geometry;
+    using Pool = ChunkPool<PoolMap<RigType>, RangeAllocator>;
+
+    TableProtection(RigType& rig, PhysRange memory, unsigned table_key)
+        : rig_{rig}, early_{early_part(rig, memory)}, map_{rig}, memory_{phys_range(
+                                                                     align_up(memory.start.value(), Pool::frame_bytes),
+                                                                     early_.start.value())},
+          frames_(memory.size / Pool::frame_bytes * 2 + 8),
+          magazines_(rig.config().cpus), pool_{map_,
+                                               rig.platform(),
+                                               memory_,
+                                               table_pool_config<Pool>(table_key),
+                                               Span<ChunkFrame>{frames_.data(), frames_.size()},
+                                               Span<Magazine<Machine::Lock>>{magazines_.data(), magazines_.size()}} {
+        while (ready_ && pool_.available() < G::worst_tables + Pool::chunk_tables) ready_ = pool_.refill();
+        if (ready_) ready_ = pool_.become_table_source();
+        if (!ready_) return;
+        Machine& machine = rig.machine();
+        rig.platform().source = {[this, &machine](PhysAddr& pa, bool atomic) {
+                                     auto page = pool_.take(atomic ? PageUse::atomic : PageUse::split, machine.cpu());
+                                     if (page) pa = page.value();
+                                     return page.ok();
+                                 },
+                                 [this, &machine](PhysAddr pa) {
+                                     if (!pool_.give(pa, machine.cpu()))
+                                         machine.report("P4 all or nothing", "a table that nobody owns", pa.value());
+                                 }};
+        std::set<std::uint64_t> in_use{rig.map().root().value()};
+        machine.for_each_word([&](std::uint64_t, unsigned, std::uint64_t word) {
+            const Descriptor d = Descriptor::from_bits(word); // a table's descriptor looks the same at every level
+            if (F::is_table(G::root_level, d)) in_use.insert(F::table_address(d).value());
+        });
+        ready_ = pool_.adopt(early_, [&](PhysAddr pa) { return in_use.contains(pa.value()); });
+        if (ready_) machine.enforce_keys();
+    }
+
+    [[nodiscard]] const Result<void>& ready() const { return ready_; }
+    [[nodiscard]] Pool& pool() { return pool_; }
+
+private:
+    /// With a few pages for the tables of the first chunks.
+    static PhysRange early_part(RigType& rig, PhysRange memory) {
+        const std::uint64_t pages = rig.machine().tables_in_use() + 4 * G::worst_tables;
+        const std::uint64_t wanted = memory.end().value() - pages * G::page_size;
+        return phys_range(align_down(wanted, Pool::frame_bytes), memory.end().value());
+    }
+
+    RigType& rig_;
+    PhysRange early_;
+    PoolMap<RigType> map_;
+    RangeAllocator memory_;
+    std::vector<ChunkFrame> frames_;
+    std::vector<Magazine<Machine::Lock>> magazines_;
+    Pool pool_;
+    Result<void> ready_;
 };
 
 struct ProtectedRigConfig {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -56,6 +57,27 @@ public:
         if (!outside(SeededFault::Outside::no_walker_sections)) Platform::walker_exit(where);
     }
 
+    /// Where tables come from and go to instead of the machine's own source.
+    class TableSource {
+    public:
+        virtual ~TableSource() = default;
+        virtual bool take(PhysAddr& pa, bool atomic) = 0;
+        virtual bool give(PhysAddr pa) = 0;
+        [[nodiscard]] virtual bool owns(PhysAddr pa) const = 0;
+    };
+    void use(TableSource* source) { source_ = source; }
+    bool take_table(PhysAddr& pa, bool atomic, Where where = Where::current()) {
+        if (source_ == nullptr) return Platform::take_table(pa, atomic, where);
+        if (!source_->take(pa, atomic)) return false;
+        machine().own_table(pa.value(), where);
+        return true;
+    }
+    void give_table(PhysAddr pa, Where where = Where::current()) {
+        if (source_ == nullptr || !source_->owns(pa)) return Platform::give_table(pa, where);
+        machine().disown_table(pa.value(), where);
+        source_->give(pa);
+    }
+
     /// Regions in address order, for the faults that confuse their locks.
     void know_regions(std::vector<Region<Lock>>& regions) { regions_ = &regions; }
 
@@ -67,6 +89,7 @@ private:
 
     const SeededFault* fault_;
     std::vector<Region<Lock>>* regions_ = nullptr;
+    TableSource* source_ = nullptr;
     Lock own_[8]; ///< one for each CPU
 };
 
@@ -89,6 +112,7 @@ public:
     SmallRig rig;
     int flags[8] = {};                         ///< signals between agents
     std::optional<Map::DeferredFlush> owed[4]; ///< deferred flushes that somebody completes later
+    std::shared_ptr<void> annex;               ///< what a scenario brings along: a table pool
 
     // Places, as physical memory: the map is two regions of 256K; a third holds the tables.
     static constexpr std::uint64_t base = 0x100000;
