@@ -23,19 +23,12 @@ struct WorkbenchConfig {
     CollapsePolicy policy = CollapsePolicy::on_request;
     std::uint64_t quiet_time = 0; ///< of background collapse, in units of the machine's clock
     unsigned cpus = 1;
-<<<<<<< HEAD
-    unsigned bbm = 3;          ///< FEAT_BBM level of every CPU; from 3 on leaves may be resized while it runs
-    bool realm = false;        ///< memory can be shared with a host
-    Range table_pool;          ///< where tables are taken from
-    bool tables_in_ram = true; ///< the pool is part of RAM, and the engine reaches its tables through the map
-    machine::EventSink record; ///< gets every event, if it is not empty
-=======
     unsigned bbm = 3;            ///< FEAT_BBM level of every CPU; from 3 on leaves may be resized while it runs
     bool realm = false;          ///< memory can be shared with a host
-    Range table_pool;            ///< part of RAM that tables are taken from
+    Range table_pool;            ///< where tables are taken from
+    bool tables_in_ram = true;   ///< the pool is part of RAM, and the engine reaches its tables through the map
     bool protect_tables = false; ///< once all CPUs are in: by a key of their own
     machine::EventSink record;   ///< gets every event, if it is not empty
->>>>>>> f16ecf0 (Race two CPUs at the table pool, and show protected tables in a run)
 };
 
 /// What the map consists of, and what has happened to it.

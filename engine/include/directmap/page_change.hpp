@@ -27,9 +27,10 @@ public:
         : core_{core}, region_{core.region_of(page)}, page_{page}, change_{change} {}
 
 protected:
-    /// Whether a leaf holds protected table pages: only their owner may change it.
+    /// Whether a leaf holds protected table pages, or would pass for them: only their owner may change it.
     [[nodiscard]] bool holds_tables(Descriptor leaf) const {
-        return core_.table_key != 0 && (leaf & F::key_mask) == F::key_bits(core_.table_key);
+        return core_.table_key != 0 && ((leaf & F::key_mask) == F::key_bits(core_.table_key) ||
+                                        (change_.names_key() && change_.values().key() == core_.table_key));
     }
 
     /// Whether something has to be flushed before anything else changes in the region: the general way does that.
@@ -37,16 +38,16 @@ protected:
         return F::flush_owed_after_resize && (region_.deferred || region_.unflushed != 0);
     }
 
-    /// Stores the page's entry, under the lock; it is published, and flushed if anybody may have cached the old value.
-    [[gnu::always_inline]] inline void commit(Table table, unsigned index, Descriptor value, Descriptor made,
-                                              bool resized, StaleSet* deferred) {
-        P& platform = core_.platform;
-        {
-            WriteSection<P> writable{platform};
-            platform.store(table, index, made);
-            publish(core_, region_);
-        }
+    /// Stores the page's entry and publishes it, under the lock and inside a write section.
+    [[gnu::always_inline]] inline void store(Table table, unsigned index, Descriptor made) {
+        core_.platform.store(table, index, made);
+        publish(core_, region_);
         ++region_.counters.stores;
+    }
+
+    /// Then flushes if anybody may have cached the old value.
+    [[gnu::always_inline]] inline void settle(Descriptor value, Descriptor made, bool resized, StaleSet* deferred) {
+        P& platform = core_.platform;
         // Background collapse looks at these without the lock.
         __atomic_store_n(&region_.touched, true, __ATOMIC_RELAXED);
         __atomic_store_n(&region_.last_change, platform.now(), __ATOMIC_RELAXED);
@@ -119,7 +120,11 @@ public:
         const Descriptor made = this->core_.format.spell(G::last_level, this->change_).apply_to(value);
         if (made == value) return true;
         if (this->holds_tables(value)) return false;
-        this->commit(table, index, value, made, false, nullptr);
+        {
+            WriteSection<P> writable{platform};
+            this->store(table, index, made);
+        }
+        this->settle(value, made, false, nullptr);
         return true;
     }
 };
@@ -160,11 +165,15 @@ public:
                         // A flush may be owed in between, the leaf be fixed, or the gate shut.
                         if (F::flush_owed_after_resize || options_.quiescent) return false;
                         if (found.value.any_of(F::fixed_mask) || !this->core_.gate.may_split()) return false;
-                        cut(found, reserve);
                     }
-                    const Descriptor made =
-                        this->core_.format.spell(G::last_level, this->change_).apply_to(found.value);
-                    this->commit(found.table, found.index, found.value, made, resizes, options_.deferred);
+                    Descriptor made;
+                    {
+                        WriteSection<P> writable{platform}; // one for the split and the change
+                        if (resizes) cut(found, reserve);
+                        made = this->core_.format.spell(G::last_level, this->change_).apply_to(found.value);
+                        this->store(found.table, found.index, made);
+                    }
+                    this->settle(found.value, made, resizes, options_.deferred);
                     return true;
                 }
             }
@@ -234,7 +243,6 @@ private:
     /// Makes the page a leaf of its own; each step is visible to walkers before the next.
     [[gnu::always_inline]] inline void cut(Found& found, TableReserve& reserve) {
         P& platform = this->core_.platform;
-        WriteSection<P> writable{platform};
         if (found.value.any_of(F::contiguous_mask)) {
             set_group(this->core_, this->region_, found.table, found.level, found.index, false);
             found.value = found.value.without(F::contiguous_mask);
