@@ -200,7 +200,7 @@ public:
             platform_.acquire(lock_);
             for (std::uint64_t done = 0; result && done < range.size; done += G::page_size) {
                 const PhysAddr pa = range.start + done;
-                own(*find(pa), index_of(pa), 1);
+                if (ChunkFrame* const frame = find(pa)) own(*frame, index_of(pa), 1); // it is there: pinned
                 if (!in_use(pa)) push(pa);
             }
             platform_.release(lock_);
@@ -393,7 +393,7 @@ private:
     void push(PhysAddr pa) {
         ChunkFrame* const frame = find(pa);
         const unsigned index = index_of(pa);
-        if (bit(frame->free, index)) return; // given twice by somebody; the first time counts
+        if (frame == nullptr || bit(frame->free, index)) return; // given twice by somebody; the first time counts
         unlink_frame(*frame);
         set(frame->free, index);
         ++frame->free_count;
@@ -484,7 +484,8 @@ private:
     void unpin_frames(PhysRange range, std::uint64_t bytes) {
         platform_.acquire(lock_);
         for (std::uint64_t done = 0; done < bytes; done += G::page_size) {
-            if (done == 0 || index_of(range.start + done) == 0) unpin(*find(range.start + done));
+            if (done != 0 && index_of(range.start + done) != 0) continue;
+            if (ChunkFrame* const frame = find(range.start + done)) unpin(*frame);
         }
         platform_.release(lock_);
     }
