@@ -15,7 +15,9 @@
 #include "directmap/collapse.hpp"
 #include "directmap/core.hpp"
 #include "directmap/dump.hpp"
+#include "directmap/flip.hpp"
 #include "directmap/layout.hpp"
+#include "directmap/mapping.hpp"
 #include "directmap/pages.hpp"
 #include "directmap/protect.hpp"
 #include "directmap/walk.hpp"
@@ -196,6 +198,39 @@ public:
         if (auto r = check(range, Change{}); !r) return r;
         if (auto r = release_range(core_, range); !r) return r;
         if (core_.policy == CollapsePolicy::on_restore) heal(range);
+        return {};
+    }
+
+    /// Makes a page that `prepare` has pinned invalid, or valid again, with one store: no lock, no table, any context.
+    /// The page's owner calls it, one CPU at a time for each page. When it returns, no CPU reaches an invalid page any
+    /// more. Errors: invalid_argument, not_mapped, unsupported (not pinned).
+    [[nodiscard]] Result<void> flip(PhysAddr page, bool valid) {
+        if (!page.aligned(G::page_size) || !core_.span.contains(page))
+            return Error{ErrorCode::invalid_argument, page, 0, "not a page of the map"};
+        return flip_page(core_, page, valid);
+    }
+
+    /// Maps a bank of memory that was added at run time, by the rules of `build`: the largest leaves, `attributes` for
+    /// all of it. `range` lies in a zone that was excluded at build time, and is a hole. May sleep. Errors:
+    /// invalid_argument, no_tables; after an error the hole is there as before.
+    /// (A template, like `remove`, so that a kernel whose memory never changes doesn't carry it, however it
+    /// instantiates the map.)
+    template <int = 0>
+    [[nodiscard]] Result<void> add(PhysRange range, Attributes attributes = {}) {
+        if (auto r = check(range, Change{}); !r) return r;
+        if (auto r = map_range(core_, range, range.start, attributes); !r) return r;
+        if (core_.policy != CollapsePolicy::never) heal(range);
+        return {};
+    }
+    /// Takes a bank of memory out of the map. Nobody uses it any more, and it holds no table of the map. One flush a
+    /// region; tables that only served the bank come back to the source. Takes no table. Errors: invalid_argument,
+    /// not_mapped, incompatible (a leaf reaches beyond the range, or a table lies in it: where); nothing has changed
+    /// then.
+    template <int = 0>
+    [[nodiscard]] Result<void> remove(PhysRange range) {
+        if (auto r = check(range, Change{}); !r) return r;
+        if (auto r = check_removable(core_, range); !r) return r;
+        unmap_range(core_, range, [](PhysRange, PhysAddr) {});
         return {};
     }
 

@@ -1,0 +1,622 @@
+// Mappings beside the direct map: physical pages, scattered or in runs, one after another in a range of virtual
+// addresses of their own, as a kernel's vmalloc or module space has them.
+//
+//     direct map   …|  A  |…|  B  |…|   C   |…            every page where VA = PA + offset
+//     area         |  C   |  A  |  B  | guard |  …         the same pages again, in the order that somebody asked for
+//
+// An area lives in the tables of its map's root and is changed by the same operations: an entry's place says where it
+// is (its home address), the leaf in it says where it leads. Every mapping is followed by an unmapped page, so no leaf
+// ever belongs to two mappings, and taking one away never has to split anything: it needs no memory and can't fail.
+//
+// Pages of an area have an alias in the direct map, and may have more in the area. The area knows them all: a
+// permission is taken away from every alias before one of them gets what must not meet it (promise W^X).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "directmap/direct_map.hpp"
+#include "directmap/mapping.hpp"
+
+namespace directmap {
+
+/// The bytes [start, start + size) of virtual memory.
+struct VirtRange {
+    VirtAddr start;
+    std::uint64_t size = 0;
+
+    [[nodiscard]] constexpr VirtAddr end() const { return start + size; }
+    [[nodiscard]] constexpr bool empty() const { return size == 0; }
+    [[nodiscard]] constexpr bool contains(VirtAddr a) const { return a - start < size; }
+    friend constexpr bool operator==(VirtRange, VirtRange) = default;
+};
+
+/// One piece of physical memory that an area maps in one piece. Storage is the embedder's, default-constructed, one for
+/// each piece (and for each multiple of Geometry::region_bytes that a piece crosses).
+struct AliasRun {
+    VirtAddr va;
+    PhysRange phys; ///< empty: not in use
+    AliasRun* next = nullptr;
+};
+
+struct AreaStatistics {
+    std::uint64_t leaves[6] = {}; ///< by leaf size, in the order of Geometry::leaf_sizes
+    std::uint64_t mappings = 0;
+    std::uint64_t bytes = 0;
+    Counters counters;
+    std::uint64_t alias_failures = 0; ///< changes of an area that failed on another alias, and were reported
+};
+
+/// Everything that an area keeps, provided by the embedder.
+template <class Lock>
+struct AreaStorage {
+    Span<Region<Lock>> regions; ///< one for each Geometry::region_bytes of the range
+    Span<std::uint64_t> pages;  ///< one bit for each page of the range
+    Span<AliasRun> aliases;
+};
+
+/// `Map` is a DirectMap<F, …>, or what wraps one; the two share the root. A map with a member `on_alias(VirtAddr,
+/// PhysRange, Attributes)` is told of every piece before it is mapped, one with `on_unmapped(VirtRange)` when nobody
+/// reaches a mapping any more, before its memory and its addresses are free.
+///
+/// Locks: the area's own, for addresses and aliases, is held alone; region locks are those of the engine, one for each
+/// region of the area. Functions may be called on any CPU once `open` has returned; `map`, `protect` and `unmap` of one
+/// mapping one at a time.
+template <Format F, class Map>
+class Area {
+public:
+    using G = typename F::geometry;
+    using P = typename Map::PlatformType;
+    using PlatformType = P;
+    using Lock = typename P::Lock;
+
+    /// `range` is aligned to Geometry::region_bytes and lies in the half of the address space that the root covers,
+    /// away from the direct map.
+    Area(Map& map, P& platform, VirtRange range, const AreaStorage<Lock>& storage, F format = {})
+        : map_{map}, platform_{platform}, range_{range}, pages_{storage.pages}, core_{.platform = platform,
+                                                                                      .format = format} {
+        core_.offset = range.start.value() - home_base;
+        core_.span = {PhysAddr{home_base}, range.size};
+        core_.first_region = core_.va_of(core_.span.start) >> G::region_shift;
+        core_.regions = storage.regions;
+        for (AliasRun& run : storage.aliases) {
+            run.next = free_aliases_;
+            free_aliases_ = &run;
+        }
+    }
+    Area(const Area&) = delete;
+    Area& operator=(const Area&) = delete;
+
+    /// Links the tables that the area's regions share with their surroundings, once, after the map's `build` and before
+    /// another CPU changes the map. Errors: invalid_argument (the range, or too little storage), no_tables.
+    [[nodiscard]] Result<void> open() {
+        const std::uint64_t regions = range_.size >> G::region_shift;
+        if (range_.size == 0 || ((range_.start.value() | range_.size) & (G::region_bytes - 1)) != 0)
+            return fail(ErrorCode::invalid_argument, range_.start, "the area is not aligned to regions");
+        if (core_.regions.size() < regions || pages_.size() * 64 < range_.size >> G::page_shift)
+            return fail(ErrorCode::invalid_argument, range_.start, "there is too little storage for the area");
+        core_.root = map_.root();
+        core_.regions = {core_.regions.data(), static_cast<std::size_t>(regions)};
+        sync_gate();
+        for (std::uint64_t done = 0; done < range_.size; done += G::region_bytes) {
+            if (auto r = link_upper(core_.span.start + done); !r) return r;
+        }
+        return {};
+    }
+
+    /// Gives back what `open` took, once nothing is mapped and nobody uses the area any more. Another `open` may
+    /// follow.
+    void close() {
+        trim();
+        for (std::uint64_t done = 0; done < range_.size; done += G::region_bytes)
+            while (unlink_upper(core_.span.start + done)) {
+            }
+        (void)reclaim(core_);
+    }
+
+    /// Maps `runs` one after another and returns where. Takes the largest leaves that the addresses allow; the first
+    /// run decides how the range is aligned. May sleep. Errors: invalid_argument (a run that is empty or misaligned),
+    /// no_tables (tables, addresses or storage for aliases are exhausted; nothing is mapped then).
+    [[nodiscard]] Result<VirtRange> map(Span<const PhysRange> runs, Attributes attributes) {
+        return map_sections({&runs, 1}, attributes);
+    }
+    /// The same for several sections that will get different permissions: no leaf belongs to two of them, so that
+    /// changing one never splits.
+    [[nodiscard]] Result<VirtRange> map_sections(Span<const Span<const PhysRange>> sections, Attributes attributes) {
+        std::uint64_t size = 0, needed = 0;
+        for (const Span<const PhysRange>& runs : sections) {
+            for (const PhysRange& run : runs) {
+                if (run.empty() || ((run.start.value() | run.size) & (G::page_size - 1)) != 0) {
+                    return Error{ErrorCode::invalid_argument, run.start, 0, "a run is empty or not aligned to pages"};
+                }
+                size += run.size;
+                needed += ((run.end() - 1).value() >> G::region_shift) - (run.start.value() >> G::region_shift) + 1;
+            }
+        }
+        if (size == 0) return Error{ErrorCode::invalid_argument, PhysAddr{}, 0, "there is nothing to map"};
+        const PhysRange first = first_run(sections);
+        VirtRange range{VirtAddr{}, size};
+        AliasRun* nodes = nullptr;
+        if (auto r = reserve(range, first, needed, nodes); !r) return r.error();
+        VirtAddr va = range.start;
+        Result<void> result;
+        for (const Span<const PhysRange>& runs : sections) {
+            for (const PhysRange& run : runs) {
+                nodes = remember(nodes, va, run);
+                if constexpr (requires { map_.on_alias(va, run, attributes); }) map_.on_alias(va, run, attributes);
+                // By runs of its own: a leaf never reaches into the next section, wherever its memory comes from.
+                if (result) result = map_range(core_, {home(va), run.size}, run.start, attributes);
+                va = va + run.size;
+            }
+        }
+        if (result) {
+            count(1, size);
+            if (sections.size() == 1 && core_.gate.may_merge()) // what runs on from one piece to the next
+                (void)collapse_range(core_, {home(range.start), size}, ~std::uint64_t{0});
+            return range;
+        }
+        const Error error = result.error();
+        take_away(range, [](PhysRange) {});
+        return Error{error.code, PhysAddr{virt(error.where).value()}, error.needed, error.reason};
+    }
+
+    /// Changes permissions of `range`, which is mapped, and of every alias of its pages. What is given is given to this
+    /// alias; what must not meet it is taken from all of them before: a page that becomes executable here is read-only
+    /// everywhere first, one that becomes writable is not executable anywhere. Taking the right to write away holds for
+    /// every alias, and so does giving it. Each step is flushed before the next begins.
+    ///
+    /// Errors: unsupported (memory type and sharing can't differ between aliases), not_mapped, and whatever `protect`
+    /// of the direct map says about an alias: `where` is then its physical address. After an error nothing is wider
+    /// than it was before.
+    [[nodiscard]] Result<void> protect(VirtRange range, Change change, ChangeOptions options = {}) {
+        if (change.names_memory_type() || change.names_shared()) {
+            return fail(ErrorCode::unsupported, range.start, "an alias can't change its memory type or sharing alone");
+        }
+        if (auto r = check(range); !r) return r;
+        const Attributes to = change.values();
+        const bool takes_write = change.names_writable() && !to.writable();
+        const bool gives_execute = change.names_executable() && to.executable();
+        const bool gives_write = change.names_writable() && to.writable();
+        if (gives_write && gives_execute)
+            return fail(ErrorCode::unsupported, range.start, "a page can't become writable and executable");
+        // 1. Take: from the other aliases, then here.
+        Change take, everywhere;
+        if (takes_write || gives_execute) everywhere = everywhere.writable(false);
+        if (gives_write) everywhere = everywhere.executable(false);
+        take = everywhere;
+        if (change.names_executable() && !to.executable()) take = take.executable(false);
+        if (change.names_valid() && !to.valid()) take = take.valid(false);
+        if (change.names_key()) take = take.key(to.key());
+        if (!everywhere.empty()) {
+            if (auto r = change_aliases(range, everywhere, options); !r) return r;
+        }
+        if (!take.empty()) {
+            if (auto r = change_here(range, take, options); !r) return r;
+        }
+        // 2. Give: here, then to the others what holds for all.
+        Change give;
+        if (gives_write) give = give.writable(true);
+        if (gives_execute) give = give.executable(true);
+        if (change.names_valid() && to.valid()) give = give.valid(true);
+        if (!give.empty()) {
+            if (auto r = change_here(range, give, options); !r) return r;
+        }
+        if (gives_write) return change_aliases(range, Change{}.writable(true), options);
+        return {};
+    }
+    /// Changes this alias alone, for callers that have seen to the others (a pool whose pages are read-only in the
+    /// direct map for good). Errors: as `protect`.
+    [[nodiscard]] Result<void> protect_here(VirtRange range, Change change, ChangeOptions options = {}) {
+        if (auto r = check(range); !r) return r;
+        return change_here(range, change, options);
+    }
+
+    /// Takes a mapping away: `range` is what `map` returned. Calls `visit(PhysRange)` for the physical memory, piece by
+    /// piece, once no CPU can reach it through this mapping any more. Other aliases stay as they are. Needs no memory
+    /// and can't fail; a range that isn't a mapping's is left alone and gives false.
+    template <class Visit>
+    bool unmap(VirtRange range, Visit visit) {
+        if (!check(range) || !is_mapping(range)) return false;
+        take_away(range, visit);
+        count(~std::uint64_t{0}, 0 - range.size);
+        return true;
+    }
+    bool unmap(VirtRange range) {
+        return unmap(range, [](PhysRange) {});
+    }
+
+    /// Where `va` leads. Errors: invalid_argument, not_mapped.
+    [[nodiscard]] Result<Translation> translate(VirtAddr va) {
+        if (!range_.contains(va)) return Error{ErrorCode::invalid_argument, PhysAddr{va.value()}, 0, "not in the area"};
+        const PhysAddr page{align_down(home(va).value(), G::page_size)};
+        WalkerSection<P> walker{platform_};
+        const auto run = find_run(core_, page, page + G::page_size);
+        if (!F::is_leaf(run.level, run.value))
+            return Error{ErrorCode::not_mapped, PhysAddr{va.value()}, 0, "not mapped"};
+        const bool group = G::has_groups(run.level) && run.value.any_of(F::contiguous_mask);
+        return Translation{core_.format.leaf_address(run.level, run.value) + (home(va) - run.start),
+                           core_.format.attributes(run.value),
+                           {run.level, group, G::shift(run.level) + (group ? G::group_shift(run.level) : 0)}};
+    }
+    /// Calls `visit(VirtAddr, PhysRange)` for the physical memory behind `range`, in pieces as large as they run.
+    template <class Visit>
+    void each_piece(VirtRange range, Visit visit) {
+        VirtAddr start = range.start;
+        PhysRange open;
+        for (VirtAddr va = range.start; va - range.start < range.size;) {
+            const auto at = translate(va);
+            const std::uint64_t inside =
+                at ? (std::uint64_t{1} << at.value().leaf.shift) - (va.value() & (at.value().leaf.bytes() - 1))
+                   : G::page_size;
+            const std::uint64_t left = range.end() - va, size = inside < left ? inside : left;
+            if (at && !open.empty() && open.end() == at.value().pa) {
+                open.size += size;
+            } else {
+                if (!open.empty()) visit(start, open);
+                open = at ? PhysRange{at.value().pa, size} : PhysRange{};
+                start = va;
+            }
+            va = va + size;
+        }
+        if (!open.empty()) visit(start, open);
+    }
+    /// Calls `visit(VirtAddr, PhysRange)` for every place in this area that maps a part of `phys`.
+    template <class Visit>
+    void each_alias(PhysRange phys, Visit visit) {
+        // Copied out, a few at a time, so that the visitor may do what it likes.
+        const std::uint64_t first = phys.start.value() >> G::region_shift,
+                            last = (phys.end() - 1).value() >> G::region_shift;
+        for (VirtAddr after{};;) {
+            constexpr unsigned batch = 8;
+            AliasRun found[batch];
+            unsigned n = 0;
+            platform_.acquire(lock_);
+            for (std::uint64_t region = first; region <= last && region - first < bucket_count; ++region) {
+                for (const AliasRun* run = buckets_[region % bucket_count]; run != nullptr; run = run->next) {
+                    if (!run->phys.overlaps(phys) || run->va < after) continue;
+                    // The smallest addresses so far, in order.
+                    unsigned i = n < batch ? n++ : batch;
+                    if (i == batch) {
+                        if (found[batch - 1].va < run->va) continue;
+                        i = batch - 1;
+                    }
+                    for (; i != 0 && run->va < found[i - 1].va; --i) found[i] = found[i - 1];
+                    found[i] = *run;
+                }
+            }
+            platform_.release(lock_);
+            for (unsigned i = 0; i < n; ++i) {
+                const AliasRun& run = found[i];
+                const PhysAddr from = run.phys.start < phys.start ? phys.start : run.phys.start;
+                const PhysAddr to = run.phys.end() < phys.end() ? run.phys.end() : phys.end();
+                visit(run.va + (from - run.phys.start), PhysRange{from, to - from});
+            }
+            if (n < batch) return;
+            after = found[n - 1].va + 1;
+        }
+    }
+
+    /// A CPU is about to enter (see DirectMap::admit, which comes first). An area is never repainted: where a CPU can't
+    /// tolerate resizing, leaves keep their sizes from now on, and a change that would have to split one is refused.
+    /// Errors: unsupported (the CPU mishandles contiguous groups, and the area holds some).
+    [[nodiscard]] Result<void> admit(CpuCapabilities cpu) {
+        if (cpu.invalidate_twice) core_.gate.require_twice();
+        const bool tolerates = cpu.tolerates_live_resize && !cpu.no_contiguous;
+        if (cpu.no_contiguous) core_.gate.forbid_contiguous();
+        if (!tolerates) core_.gate.set(Gate::Mode::closed);
+        for (auto& region : core_.regions) RegionGuard<F, P> guard{core_, region}; // who saw the old gate is through
+        if (tolerates) {
+            if (core_.gate.mode() == Gate::Mode::undecided) core_.gate.set(Gate::Mode::open);
+            return {};
+        }
+        StaleSet everything;
+        everything.add({range_.start, range_.size, G::page_shift, {InvalidationScope::any_level, false}});
+        (void)flush(platform_, everything, core_.flush_ceiling, core_.gate.invalidate_twice());
+        for (unsigned i = 0; cpu.no_contiguous && i < G::leaf_sizes.count; ++i) {
+            if (G::leaf_sizes.of[i].contiguous && statistics().leaves[i] != 0)
+                return fail(ErrorCode::unsupported, range_.start, "the area holds contiguous groups");
+        }
+        return {};
+    }
+
+    /// Frees tables that are empty but were left because too many others waited for walkers. May be called at any time.
+    void trim() { free_empty_tables(core_, core_.span); }
+    unsigned reclaim_tables() { return reclaim(core_); }
+
+    [[nodiscard]] VirtRange range() const { return range_; }
+    [[nodiscard]] AreaStatistics statistics() {
+        AreaStatistics s;
+        for (const auto& region : core_.regions) {
+            for (unsigned i = 0; i < G::leaf_sizes.count; ++i) s.leaves[i] += region.leaves[i];
+            s.counters += region.counters;
+        }
+        platform_.acquire(lock_);
+        s.mappings = mappings_;
+        s.bytes = bytes_;
+        s.alias_failures = alias_failures_;
+        platform_.release(lock_);
+        return s;
+    }
+
+private:
+    /// Home addresses lie above every physical address, so that none is taken for one.
+    static constexpr std::uint64_t home_base = std::uint64_t{1} << 56;
+    static constexpr unsigned bucket_count = 64;
+
+    [[nodiscard]] PhysAddr home(VirtAddr va) const { return PhysAddr{va.value() - core_.offset}; }
+    [[nodiscard]] VirtAddr virt(PhysAddr home) const { return core_.virt(home); }
+    /// Errors of an area tell virtual addresses.
+    [[nodiscard]] static Error fail(ErrorCode code, VirtAddr where, const char* why) {
+        return {code, PhysAddr{where.value()}, 0, why};
+    }
+    [[nodiscard]] Result<void> check(VirtRange range) const {
+        if (((range.start.value() | range.size) & (G::page_size - 1)) != 0 || range.size == 0)
+            return fail(ErrorCode::invalid_argument, range.start, "the range is empty or not aligned to pages");
+        const std::uint64_t before = range.start - range_.start;
+        if (before >= range_.size || range.size > range_.size - before)
+            return fail(ErrorCode::invalid_argument, range.start, "the range is not inside the area");
+        return {};
+    }
+    void sync_gate() {
+        if (core_.gate.mode() == Gate::Mode::undecided) core_.gate.set(map_.gate_mode());
+    }
+
+    [[nodiscard]] Result<void> link_upper(PhysAddr at) {
+        PhysAddr table_pa = core_.root;
+        for (int level = G::root_level; level < G::first_leaf_level;) {
+            const unsigned index = G::index(level, core_.va_of(at));
+            const Descriptor d = platform_.load(platform_.table(table_pa), index);
+            if (F::is_table(level, d)) {
+                table_pa = F::table_address(d);
+                ++level;
+                continue;
+            }
+            PhysAddr child;
+            if (!platform_.take_table(child, false))
+                return Error{ErrorCode::no_tables, PhysAddr{virt(at).value()}, 1, "the table source is exhausted"};
+            RegionGuard<F, P> guard{core_, core_.region_of(at)};
+            WriteSection<P> writable{platform_};
+            platform_.fill(platform_.table(child), 0, G::table_entries, Descriptor{}, 0);
+            platform_.barrier_publish();
+            platform_.store(platform_.table(table_pa), index, F::table(child));
+            platform_.barrier_publish();
+            platform_.barrier_context();
+        }
+        return {};
+    }
+
+    /// Unlinks the lowest upper table above `at` if it is empty; false if there is nothing to unlink.
+    bool unlink_upper(PhysAddr at) {
+        auto& region = core_.region_of(at);
+        RegionGuard<F, P> guard{core_, region};
+        auto parent = platform_.table(core_.root);
+        unsigned index = 0;
+        PhysAddr table_pa;
+        int level = G::root_level;
+        for (auto table = parent; level < G::first_leaf_level; ++level) {
+            const unsigned i = G::index(level, core_.va_of(at));
+            const Descriptor d = platform_.load(table, i);
+            if (!F::is_table(level, d)) break;
+            parent = table;
+            index = i;
+            table_pa = F::table_address(d);
+            table = platform_.table(table_pa);
+        }
+        if (level == G::root_level) return false;
+        for (unsigned i = 0; i < G::table_entries; ++i)
+            if (!platform_.load(platform_.table(table_pa), i).empty()) return false;
+        if (!detail::retire(core_, table_pa, level, &region)) return false;
+        {
+            WriteSection<P> writable{platform_};
+            platform_.store(parent, index, Descriptor{});
+        }
+        detail::publish(core_, region);
+        StaleSet stale;
+        stale.add({virt(at), G::region_bytes, G::page_shift, {InvalidationScope::any_level, false}});
+        detail::flush_now(core_, region, stale);
+        detail::retired_flushed(core_, &region);
+        return true;
+    }
+
+    [[nodiscard]] static PhysRange first_run(Span<const Span<const PhysRange>> sections) {
+        for (const Span<const PhysRange>& runs : sections) {
+            if (!runs.empty()) return runs[0];
+        }
+        return {};
+    }
+
+    // Addresses: a bit for each page, set while a mapping, or the guard behind one, has it.
+    [[nodiscard]] bool taken(std::uint64_t page) const {
+        return (pages_[static_cast<std::size_t>(page / 64)] >> (page % 64) & 1) != 0;
+    }
+    void mark(std::uint64_t page, std::uint64_t count, bool on) {
+        for (std::uint64_t i = page; i < page + count; ++i) {
+            const std::uint64_t bit = std::uint64_t{1} << (i % 64);
+            std::uint64_t& word = pages_[static_cast<std::size_t>(i / 64)];
+            word = on ? word | bit : word & ~bit;
+        }
+    }
+    /// Finds addresses for `range.size` bytes and a guard, aligned so that `first` can have large leaves, and takes
+    /// storage for `needed` aliases.
+    [[nodiscard]] Result<void> reserve(VirtRange& range, PhysRange first, std::uint64_t needed, AliasRun*& nodes) {
+        std::uint64_t alignment = G::page_size;
+        for (unsigned i = G::leaf_sizes.count; i-- != 0;) {
+            const std::uint64_t bytes = G::leaf_sizes.of[i].bytes();
+            const std::uint64_t lost = (0 - first.start.value()) & (bytes - 1);
+            if (lost + bytes <= first.size && bytes <= range_.size / 4) alignment = bytes;
+        }
+        const std::uint64_t phase = (first.start.value() & (alignment - 1)) >> G::page_shift;
+        const std::uint64_t step = alignment >> G::page_shift, all = range_.size >> G::page_shift;
+        const std::uint64_t count = (range.size >> G::page_shift) + 1;
+        platform_.acquire(lock_);
+        std::uint64_t got = 0;
+        for (const AliasRun* node = free_aliases_; node != nullptr && got < needed; node = node->next) ++got;
+        Result<void> result;
+        if (got < needed) result = fail(ErrorCode::no_tables, range_.start, "the storage for aliases is full");
+        std::uint64_t page = phase;
+        bool found = false;
+        while (result && page + count <= all) {
+            std::uint64_t used = page;
+            while (used < page + count && !taken(used)) ++used;
+            found = used == page + count;
+            if (found) break;
+            page = used + 1 <= phase ? phase : phase + (used + 1 - phase + step - 1) / step * step;
+        }
+        if (result && !found) result = fail(ErrorCode::no_tables, range_.start, "no room is left in the area");
+        if (result) {
+            mark(page, count, true);
+            range.start = range_.start + (page << G::page_shift);
+            for (std::uint64_t i = 0; i < needed; ++i) {
+                AliasRun* const node = free_aliases_;
+                free_aliases_ = node->next;
+                node->next = nodes;
+                nodes = node;
+            }
+        }
+        platform_.release(lock_);
+        return result;
+    }
+
+    // Aliases: hashed by the region of physical memory that they lie in.
+    [[nodiscard]] static unsigned bucket_of(PhysAddr pa) {
+        return static_cast<unsigned>(pa.value() >> G::region_shift) % bucket_count;
+    }
+    /// Uses as many of `nodes` as `run` needs; returns the others.
+    AliasRun* remember(AliasRun* nodes, VirtAddr va, PhysRange run) {
+        platform_.acquire(lock_);
+        while (!run.empty()) {
+            const std::uint64_t room = G::region_bytes - (run.start.value() & (G::region_bytes - 1));
+            const std::uint64_t size = run.size < room ? run.size : room;
+            AliasRun* const node = nodes;
+            nodes = node->next;
+            node->va = va;
+            node->phys = {run.start, size};
+            AliasRun*& bucket = buckets_[bucket_of(run.start)];
+            node->next = bucket;
+            bucket = node;
+            va = va + size;
+            run = {run.start + size, run.size - size};
+        }
+        platform_.release(lock_);
+        return nodes;
+    }
+    /// A mapping begins behind a page that isn't taken, or a guard, and ends at its own guard.
+    [[nodiscard]] bool is_mapping(VirtRange range) {
+        const bool before = range.start == range_.start || !translate(range.start - G::page_size);
+        const bool after = range.end() - range_.start < range_.size && !translate(range.end());
+        return before && after && translate(range.start) && translate(range.end() - G::page_size);
+    }
+    void count(std::uint64_t mappings, std::uint64_t bytes) {
+        platform_.acquire(lock_);
+        mappings_ += mappings;
+        bytes_ += bytes;
+        platform_.release(lock_);
+    }
+
+    /// The pieces in `range`, out of the buckets, in the order of their addresses.
+    [[nodiscard]] AliasRun* detach(VirtRange range) {
+        AliasRun* list = nullptr;
+        platform_.acquire(lock_);
+        for (AliasRun*& bucket : buckets_) {
+            for (AliasRun** link = &bucket; *link != nullptr;) {
+                AliasRun* const run = *link;
+                if (!range.contains(run->va)) {
+                    link = &run->next;
+                    continue;
+                }
+                *link = run->next;
+                run->next = list;
+                list = run;
+            }
+        }
+        platform_.release(lock_);
+        return sorted(list);
+    }
+    /// A merge sort, which needs no memory.
+    [[nodiscard]] static AliasRun* sorted(AliasRun* list) {
+        if (list == nullptr || list->next == nullptr) return list;
+        AliasRun* middle = list;
+        for (AliasRun* end = list->next; end != nullptr && end->next != nullptr; end = end->next->next)
+            middle = middle->next;
+        AliasRun* upper = sorted(middle->next);
+        middle->next = nullptr;
+        AliasRun* lower = sorted(list);
+        AliasRun* merged = nullptr;
+        for (AliasRun** link = &merged; lower != nullptr || upper != nullptr; link = &(*link)->next) {
+            AliasRun*& from = upper == nullptr || (lower != nullptr && lower->va < upper->va) ? lower : upper;
+            *link = from;
+            from = from->next;
+        }
+        return merged;
+    }
+
+    template <class Visit>
+    void take_away(VirtRange range, Visit visit) {
+        unmap_range(core_, {home(range.start), range.size}, [](PhysRange, PhysAddr) {});
+        if constexpr (requires { map_.on_unmapped(range); }) map_.on_unmapped(range);
+        AliasRun* list = detach(range);
+        for (const AliasRun* run = list; run != nullptr; run = run->next) visit(run->phys);
+        platform_.acquire(lock_);
+        while (list != nullptr) {
+            AliasRun* const run = list;
+            list = run->next;
+            run->phys = {};
+            run->next = free_aliases_;
+            free_aliases_ = run;
+        }
+        mark((range.start - range_.start) >> G::page_shift, (range.size >> G::page_shift) + 1, false);
+        platform_.release(lock_);
+    }
+
+    [[nodiscard]] Result<void> change_here(VirtRange range, Change change, ChangeOptions options) {
+        sync_gate();
+        options.deferred = nullptr;
+        const auto r = change_range(core_, {home(range.start), range.size}, change, options);
+        if (r) return r;
+        const Error& e = r.error();
+        return Error{e.code, PhysAddr{virt(e.where).value()}, e.needed, e.reason};
+    }
+    /// Every other place that maps the pages behind `range`: those in this area, and the direct map. An error on one of
+    /// them is the caller's to know; what the change took from others before stays taken.
+    [[nodiscard]] Result<void> change_aliases(VirtRange range, Change change, ChangeOptions options) {
+        Result<void> result;
+        typename Map::DeferredFlush flush; // of the direct map: one for all pieces, done when this returns
+        const bool gives = change.names_writable() && change.values().writable();
+        each_piece(range, [&](VirtAddr here, PhysRange phys) {
+            if (!result) return;
+            if (gives) {
+                result = map_.protect(phys, change, options); // which heals, if that is the policy
+            } else if (auto changed = map_.protect_deferred(phys, change, options); changed) {
+                flush.merge(static_cast<typename Map::DeferredFlush&&>(changed.value()));
+            } else {
+                result = changed.error();
+            }
+            if (!result) return;
+            each_alias(phys, [&](VirtAddr va, PhysRange part) {
+                if (!result || va - here == part.start - phys.start) return;
+                result = change_here({va, part.size}, change, options);
+            });
+        });
+        flush.complete();
+        if (!result) {
+            platform_.acquire(lock_);
+            ++alias_failures_;
+            platform_.release(lock_);
+        }
+        return result;
+    }
+
+    Map& map_;
+    P& platform_;
+    VirtRange range_;
+    Lock lock_{};
+    Span<std::uint64_t> pages_;
+    AliasRun* free_aliases_ = nullptr;
+    AliasRun* buckets_[bucket_count] = {};
+    std::uint64_t mappings_ = 0;
+    std::uint64_t bytes_ = 0;
+    std::uint64_t alias_failures_ = 0;
+    Core<F, P> core_;
+};
+
+} // namespace directmap
