@@ -198,17 +198,27 @@ void Machine::for_each_run(const Entry& entry, std::uint64_t va, int level, bool
 
 /// P1 and P3 for one decoded leaf that has just become visible.
 void Machine::check_leaves(const LeafRun& run, const Entry& first, std::uint64_t first_va) {
-    const std::uint64_t pa = pa_of(run.va);
-    if (first.pa != pa_of(first_va)) {
-        report("P1 translation",
-               fmt::format("VA {:#x} leads to {:#x} instead of {:#x}", first_va, first.pa, pa_of(first_va)), pa);
-        return;
+    const std::uint64_t home = pa_of(run.va);
+    const std::uint64_t pa = first.pa - (first_va - run.va);
+    for (std::uint64_t at = 0; at < run.size;) { // piece by piece: a leaf must not run on where its alias doesn't
+        std::uint64_t next = run.size;
+        each_alias_at(home + at, next - at, [&](const Alias& alias) {
+            for (const std::uint64_t edge : {alias.home, alias.home + alias.size})
+                if (home + at < edge && edge < home + next) next = edge - home;
+        });
+        if (pa + at != leads_to(home + at)) {
+            report("P1 translation",
+                   fmt::format("VA {:#x} leads to {:#x} instead of {:#x}", run.va + at, pa + at, leads_to(home + at)),
+                   home + at);
+            return;
+        }
+        at = next;
     }
     if ((pa & ((std::uint64_t{1} << run.unit_shift) - 1)) != 0 && run.unit_shift != run.descriptor_shift) {
         report("P1 translation",
                fmt::format("a contiguous group at {:#x} whose physical address is not aligned", run.va), pa);
     }
-    if (const auto where = reference_.forbids({PhysAddr{pa}, run.size}, run.access)) {
+    if (const auto where = reference_.forbids({PhysAddr{home}, run.size}, run.access)) {
         const bool in_flight = std::any_of(operation_ranges_.begin(), operation_ranges_.end(),
                                            [&](const auto& operation) { return operation.second.contains(*where); });
         report(in_flight ? "P1 translation" : "P3 neighbours",
@@ -226,6 +236,108 @@ void Machine::check_leaves(const LeafRun& run, const Entry& first, std::uint64_t
                    pa);
         }
     }
+    if (run.access.valid) check_aliases(run);
+}
+
+template <class Visit>
+void Machine::each_alias_at(std::uint64_t home, std::uint64_t size, Visit&& visit) const {
+    auto it = aliases_.upper_bound(home);
+    if (it != aliases_.begin()) --it;
+    for (; it != aliases_.end() && it->first < home + size; ++it) {
+        if (home < it->first + it->second.size) visit(it->second);
+    }
+}
+
+template <class Visit>
+void Machine::each_alias_of(std::uint64_t pa, std::uint64_t size, Visit&& visit) const {
+    const std::uint64_t from = pa > largest_alias_ ? pa - largest_alias_ : 0;
+    for (auto it = aliases_by_pa_.lower_bound(from); it != aliases_by_pa_.end() && it->first < pa + size; ++it) {
+        const Alias& alias = aliases_.at(it->second);
+        if (pa < alias.pa + alias.size) visit(alias);
+    }
+}
+
+std::uint64_t Machine::leads_to(std::uint64_t home) const {
+    std::uint64_t pa = home;
+    each_alias_at(home, 1, [&](const Alias& alias) { pa = alias.pa + (home - alias.home); });
+    return pa;
+}
+
+void Machine::add_alias(PhysRange home, PhysAddr pa, bool window) {
+    scenario_event("alias", home, fmt::format("{:#x}", pa.value()));
+    aliases_[home.start.value()] = {home.start.value(), home.size, pa.value(), window};
+    aliases_by_pa_.emplace(pa.value(), home.start.value());
+    largest_alias_ = std::max(largest_alias_, home.size);
+}
+
+void Machine::remove_alias(PhysRange home) {
+    scenario_event("alias gone", home);
+    const auto from = aliases_.lower_bound(home.start.value()), to = aliases_.lower_bound(home.end().value());
+    for (auto it = from; it != to; ++it) {
+        const auto [first, last] = aliases_by_pa_.equal_range(it->second.pa);
+        const auto found = std::find_if(first, last, [&](const auto& entry) { return entry.second == it->first; });
+        if (found != last) aliases_by_pa_.erase(found);
+    }
+    aliases_.erase(from, to);
+}
+
+/// W^X for every page behind leaves that have just become visible.
+void Machine::check_aliases(const LeafRun& run) {
+    if (aliases_.empty() || (!run.access.writable && !run.access.executable)) return;
+    const std::uint64_t page_size = std::uint64_t{1} << config_.regime.page_shift, home = pa_of(run.va);
+    std::vector<std::uint64_t> pages;
+    const auto add = [&](std::uint64_t pa, std::uint64_t end) {
+        for (; pa < end; pa += page_size) pages.push_back(pa);
+    };
+    each_alias_at(home, run.size, [&](const Alias& alias) {
+        const std::uint64_t from = std::max(home, alias.home), to = std::min(home + run.size, alias.home + alias.size);
+        add(alias.pa + (from - alias.home), alias.pa + (to - alias.home));
+    });
+    if (pages.empty()) { // of the direct map itself
+        each_alias_of(home, run.size, [&](const Alias& alias) {
+            add(std::max(home, alias.pa), std::min(home + run.size, alias.pa + alias.size));
+        });
+    }
+    for (const std::uint64_t pa : pages) check_page_aliases(pa);
+}
+
+void Machine::check_page_aliases(std::uint64_t pa) {
+    Rights rights;
+    collect_rights(pa + config_.offset, rights);
+    each_alias_of(pa, 1, [&](const Alias& alias) {
+        if (!alias.window) collect_rights(alias.home + (pa - alias.pa) + config_.offset, rights);
+    });
+    if (rights.write && rights.execute) {
+        report("W^X", fmt::format("{:#x} may be written through one alias and executed through another", pa), pa);
+    }
+}
+
+/// What a walk may find now, and what may be cached.
+void Machine::collect_rights(std::uint64_t va, Rights& rights) {
+    if (!installed_) return;
+    collect_rights(root_, config_.regime.root_level(), va, rights);
+    const auto it = stale_.find(region_of(va));
+    if (it == stale_.end()) return;
+    for (const StaleLeaves& s : it->second.leaves) {
+        if (va - s.va >= s.size || (s.cpus & on_map_) == 0) continue;
+        rights.write = rights.write || s.access.writable;
+        rights.execute = rights.execute || s.access.executable;
+    }
+}
+
+void Machine::collect_rights(std::uint64_t table, int level, std::uint64_t va, Rights& rights) {
+    const Regime& r = config_.regime;
+    const Page& p = page(table);
+    const unsigned index = static_cast<unsigned>(va >> r.shift(level)) & (r.entries(level) - 1);
+    for (unsigned version = 0; version < (p.older.empty() || p.older[index] == p.words[index] ? 1u : 2u); ++version) {
+        const Entry entry = r.decode(level, version == 0 ? p.words[index] : p.older[index]);
+        if (entry.kind == Entry::Kind::table) {
+            collect_rights(entry.pa, level + 1, va, rights);
+        } else if (entry.kind == Entry::Kind::leaf) {
+            rights.write = rights.write || entry.access.writable;
+            rights.execute = rights.execute || entry.access.executable;
+        }
+    }
 }
 
 /// Everything that an entry makes reachable.
@@ -233,7 +345,7 @@ void Machine::check_visible(const Entry& entry, std::uint64_t va, int level) {
     switch (entry.kind) {
     case Entry::Kind::malformed: report("descriptor", fmt::format("{} at {:#x}", entry.problem, va), pa_of(va)); break;
     case Entry::Kind::empty:
-        if (const auto where = reference_.mapped_in({PhysAddr{pa_of(va)}, config_.regime.bytes(level)})) {
+        if (const auto where = reference_.present_in({PhysAddr{pa_of(va)}, config_.regime.bytes(level)})) {
             report("P1 translation", fmt::format("nothing is mapped at {:#x}, which is RAM", where->value()),
                    where->value());
         }
@@ -410,7 +522,9 @@ void Machine::changed(const Ref& ref, std::uint64_t table, unsigned index, std::
         }
         return;
     }
-    check_lock(va);
+    // The owner of a pinned page may flip its valid bit without the lock (directmap/flip.hpp).
+    constexpr std::uint64_t valid_bit = 1, pinned_bit = std::uint64_t{1} << 55;
+    if ((old_word ^ new_word) != valid_bit || (old_word & pinned_bit) == 0) check_lock(va);
     if (old_word == new_word) return;
     touch_regions(Touched::region, va, r.bytes(ref.level), true);
     touch_regions(Touched::reference, va, r.bytes(ref.level), false);
@@ -795,7 +909,9 @@ void Machine::verify(PhysRange range) {
                 }
             }
             const auto& states = pages->in_flight.empty() ? pages->base : pages->allowed;
-            const bool ok = e.is_leaf() && std::find(states.begin(), states.end(), e.access) != states.end();
+            const Access found = e.kind == Entry::Kind::empty ? hole() : e.access;
+            const bool ok = (e.is_leaf() || e.kind == Entry::Kind::empty) &&
+                            std::find(states.begin(), states.end(), found) != states.end();
             if (!ok) {
                 report("P1 translation",
                        fmt::format("{:#x} is '{}' but should be '{}'", at,
@@ -803,7 +919,7 @@ void Machine::verify(PhysRange range) {
                        at);
                 return;
             }
-            if (e.pa + (at + config_.offset - start) != at) {
+            if (e.is_leaf() && e.pa + (at + config_.offset - start) != leads_to(at)) {
                 report("P1 translation", fmt::format("{:#x} leads elsewhere", at), at);
                 return;
             }
@@ -1098,6 +1214,7 @@ void Machine::invalidate(std::uint64_t va, std::uint64_t size, InvalidationScope
 }
 
 void Machine::touch_invalidation(const PendingInvalidation& inv) const {
+    if (scheduler_ == nullptr) return;
     touch(Touched::walkers, hardware_walks, false);
     if (inv.size != 0) {
         touch_regions(Touched::region, inv.va, inv.size, true);

@@ -161,6 +161,17 @@ std::optional<PhysAddr> Reference::mapped_in(PhysRange range) const {
     return PhysAddr{it->first};
 }
 
+std::optional<PhysAddr> Reference::present_in(PhysRange range) const {
+    auto it = pages_.upper_bound(range.start.value());
+    if (it != pages_.begin() && std::prev(it)->second.end > range.start.value()) --it;
+    for (; it != pages_.end() && it->first < range.end().value(); ++it) {
+        const auto& allowed = it->second.allowed;
+        const bool hole = std::any_of(allowed.begin(), allowed.end(), [](const Access& a) { return a.absent; });
+        if (!hole) return PhysAddr{std::max(it->first, range.start.value())};
+    }
+    return std::nullopt;
+}
+
 const Reference::Pages* Reference::find(PhysAddr page) const {
     auto it = pages_.upper_bound(page.value());
     if (it == pages_.begin()) return nullptr;

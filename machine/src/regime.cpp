@@ -17,6 +17,7 @@ Access access_of(const Attributes& a) {
 }
 
 std::string describe(const Access& access) {
+    if (access.absent) return "nothing";
     std::string text = fmt::format("{} {}", access.writable ? "RW" : "ro", access.executable ? "x" : "NX");
     if (access.type != 0) text += fmt::format(" type {}", unsigned{access.type});
     if (access.key != 0) text += fmt::format(" key {}", unsigned{access.key});

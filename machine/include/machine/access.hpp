@@ -18,6 +18,7 @@ struct Access {
     bool shared : 1 = false; ///< with the host (realms)
     unsigned type : 3 = 0;   ///< MAIR index
     unsigned key : 3 = 0;
+    bool absent : 1 = false; ///< no leaf at all: a hole that somebody may fill, in an area or for added memory
 
     friend constexpr bool operator==(const Access&, const Access&) = default;
 
@@ -26,6 +27,14 @@ struct Access {
         return type != other.type || shared != other.shared;
     }
 };
+
+/// What a hole looks like that is known to the reference.
+[[nodiscard]] constexpr Access hole() {
+    Access access;
+    access.valid = access.writable = access.global = false;
+    access.absent = true;
+    return access;
+}
 
 [[nodiscard]] Access access_of(const Attributes& attributes);
 /// "RW NX", "ro x key 3", "invalid (RW NX)" …

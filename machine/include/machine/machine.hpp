@@ -119,6 +119,13 @@ public:
     /// The host's view of memory sharing (realms): a translation's `shared` must agree with it.
     void set_granules(PhysRange range, bool shared);
 
+    /// An area maps physical memory beside the direct map: the VAs of `home` (VA − offset, as everywhere here) lead to
+    /// the memory from `pa` on. Told before the first leaf is stored, and until the last is gone from every TLB. From
+    /// then on no page may be writable through one alias while it is executable through the same or another one,
+    /// whatever may be cached (W^X). A `window` is reached by one CPU alone and doesn't count.
+    void add_alias(PhysRange home, PhysAddr pa, bool window = false);
+    void remove_alias(PhysRange home);
+
     /// From here on every table page must be mapped with the table key before it is linked (P9).
     void enforce_keys();
     /// Whether a write to `page` from outside of a write section faults, whatever translation a CPU uses.
@@ -268,6 +275,27 @@ private:
         Access access;
     };
 
+    /// VAs beside the direct map, by home address.
+    struct Alias {
+        std::uint64_t home = 0, size = 0, pa = 0;
+        bool window = false;
+    };
+    /// What may be done to a page through one of its aliases.
+    struct Rights {
+        bool write = false, execute = false;
+    };
+    /// Where `home` must lead.
+    [[nodiscard]] std::uint64_t leads_to(std::uint64_t home) const;
+    void check_aliases(const LeafRun& run);
+    void check_page_aliases(std::uint64_t pa);
+    /// Calls `visit(alias)` for those that overlap a range of home addresses, or of physical ones.
+    template <class Visit>
+    void each_alias_at(std::uint64_t home, std::uint64_t size, Visit&& visit) const;
+    template <class Visit>
+    void each_alias_of(std::uint64_t pa, std::uint64_t size, Visit&& visit) const;
+    void collect_rights(std::uint64_t va, Rights& rights);
+    void collect_rights(std::uint64_t table, int level, std::uint64_t va, Rights& rights);
+
     [[nodiscard]] std::uint64_t pa_of(std::uint64_t va) const { return va - config_.offset; }
     /// That of the table key in a key register. With no table key it is key 0's, which is always set: no section writes
     /// the register.
@@ -346,7 +374,10 @@ private:
     std::vector<WalkInFlight> walks_;
     std::vector<EpochSlot> epoch_slots_;
     Epochs epochs_;
-    std::map<std::uint64_t, std::uint64_t> shared_granules_; // start → end
+    std::map<std::uint64_t, std::uint64_t> shared_granules_;    // start → end
+    std::map<std::uint64_t, Alias> aliases_;                    ///< by home address
+    std::multimap<std::uint64_t, std::uint64_t> aliases_by_pa_; ///< pa → home
+    std::uint64_t largest_alias_ = 0;
     std::vector<std::uint64_t> free_tables_;
     std::uint64_t next_table_ = 0;
     std::size_t tables_in_use_ = 0;

@@ -57,6 +57,8 @@ public:
     [[nodiscard]] std::optional<PhysAddr> forbids(PhysRange range, const Access& access) const;
     /// The first page of `range` that is mapped, if any.
     [[nodiscard]] std::optional<PhysAddr> mapped_in(PhysRange range) const;
+    /// The first page of `range` that must be mapped, if any: every one that is known, except where a hole is allowed.
+    [[nodiscard]] std::optional<PhysAddr> present_in(PhysRange range) const;
     /// Whether every possible state of the page allows a write (or read) by the engine.
     [[nodiscard]] bool accessible(PhysAddr page, bool write, unsigned writable_keys) const;
 

@@ -201,7 +201,9 @@ public:
             bytes += leaf.range.size;
             return true;
         });
-        for (const auto& [start, pages] : machine_.reference().pages()) ram += pages.end - start;
+        for (const auto& [start, pages] : machine_.reference().pages()) {
+            if (in_map(start) && !pages.base.front().absent) ram += pages.end - start;
+        }
         for (unsigned i = 0; i < G::leaf_sizes.count; ++i) {
             if (found[i] != s.leaves[i]) {
                 return fmt::format("{} leaves of {} bytes are counted, {} are found", s.leaves[i],
@@ -241,6 +243,7 @@ public:
             }
         };
         for (const auto& [start, pages] : machine_.reference().pages()) {
+            if (!in_map(start) || pages.base.front().absent) continue;
             std::uint64_t at = start;
             while (at < pages.end) { // cut at the edges of pinned ranges
                 std::uint64_t next = pages.end;
@@ -295,6 +298,9 @@ private:
         m.table_pool = config.table_pool ? *config.table_pool : config.ram.back().range;
         return m;
     }
+
+    /// Not a place in an area beside the map.
+    [[nodiscard]] bool in_map(std::uint64_t start) const { return map_->span().contains(PhysAddr{start}); }
 
     unsigned begin(PhysRange range, Change change, const char* name) {
         return machine_.begin_change(range, effect_of(change), change.names_memory_type() || change.names_shared(),
