@@ -113,6 +113,7 @@ void start_direct_map(const Machine& machine) {
     if (!fault) refuse("unknown fault: {}", Quoted{machine.command_line.fault});
     auto* const platform = new (platform_storage.bytes)
         SeededPlatform{memory.tables, {features.range_invalidation, features.level_hints}, *fault};
+    memory.platform = platform;
     memory.map = new (map_storage.bytes)
         KernelMap{*platform,
                   {.offset = direct_map_offset, .table_key = overlays::enabled() ? overlays::table_key : 0},

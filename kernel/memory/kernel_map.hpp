@@ -16,6 +16,7 @@ using KernelMap = DirectMap<Format, SeededPlatform>;
 /// The map and what belongs to it.
 struct Memory {
     KernelMap* map = nullptr;
+    SeededPlatform* platform = nullptr;
     MemoryPlan plan;
     Mapping mapping = Mapping::largest;
     PhysRange page_zone; ///< with map=zoned: mapped by pages

@@ -23,6 +23,7 @@ constexpr Scenario scenarios[] = {
     {"exhaustion", "without tables a change fails whole", play_exhaustion, Needs::resizing},
     {"hotplug", "CPUs leave, and come back to the map as it is then", play_hotplug, Needs::others},
     {"keys", "page tables can be written in write sections alone", play_keys, Needs::keys},
+    {"clients", "code runs from the cache, secrets and guards fault, on every CPU", play_clients, Needs::resizing},
     {"soak", "random changes keep every account and every byte", play_soak, Needs::pages},
     {"measure", "what each operation costs, in instructions", play_measure, Needs::nothing, true},
     // These end the run.
