@@ -3,6 +3,7 @@
 
 #include <string_view>
 
+#include "directmap_clients/guard_pages.hpp"
 #include "scenarios.hpp"
 
 using namespace directmap;
@@ -33,6 +34,30 @@ void count_hot_protect(const char* name) {
     must(map.protect(page, changes[1]));
     count(name, [&] {
         for (unsigned i = 0; i < hot_calls; ++i) must(map.protect(page, changes[i & 1]));
+    });
+}
+
+/// Guards a page and opens it again, out of a pool that was prepared before.
+void count_guard_flips() {
+    Bed<> bed{2 * GiB, 16};
+    bed.start(Mapping::largest);
+    struct {
+        PhysAddr at;
+        bool take_chunk(PhysAddr& pa, std::uint64_t) {
+            pa = at;
+            return true;
+        }
+        void give_chunk(PhysAddr, std::uint64_t) {}
+    } source{PhysAddr{ram_base + (std::uint64_t{64} << 20)}};
+    PhysRange storage[1];
+    clients::GuardPages guards{bed.map(), source, storage};
+    const auto pool = guards.prepare(std::uint64_t{2} << 20);
+    if (!pool) must(Result<void>{pool.error()});
+    count("guard_flip", [&] {
+        for (unsigned i = 0; i < hot_calls; ++i) {
+            const PhysAddr page = pool.value().start + (i / 2 % 512) * 4096;
+            must(i % 2 == 0 ? guards.guard(page) : guards.unguard(page));
+        }
     });
 }
 
@@ -84,6 +109,7 @@ int main(int argc, char** argv) {
     });
     count_hot_protect<NoLock>("protect");
     count_hot_protect<SpinLock>("protect_locked");
+    count_guard_flips();
     {
         Bed<> bed{2 * GiB, tables_by_pages(2 * GiB)};
         bed.start(Mapping::pages);

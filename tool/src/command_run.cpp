@@ -54,6 +54,7 @@ constexpr const char* footer =
     "  directmap run --scenario modules --policy never      how another scenario ends unhealed\n"
     "  directmap run --scenario mine.txt                    one of your own (docs/scenarios.md)\n"
     "  directmap run --granule 64k --cpus 8                 other pages, more CPUs\n"
+    "  directmap run --placement pooled                     users share pools (docs/clients.md)\n"
     "  directmap run --bbm 0                                CPUs that don't tolerate resizing\n"
     "  directmap run --protect-tables on                    page tables that nobody can write by accident\n"
     "  directmap run --scenario tiny --record events.jsonl  every platform call (docs/events.md)\n"
@@ -66,6 +67,7 @@ struct Options {
     std::string memory_map = "builtin:ampere-emag-256g";
     std::string scenario = default_scenario;
     std::string policy;
+    std::string placement = "scattered";
     std::string granule = "4k";
     unsigned va_bits = 48;
     unsigned bbm = 3;
@@ -148,6 +150,12 @@ bool run_scenario(const Options& options) {
     if (trace_alone && options.json)
         throw InputError("--trace", 0, "a trace on standard output and --json would be mixed up");
     if (trace_alone) choice.compared.clear();
+    const bool pooled = options.placement == placement_name(Placement::pooled);
+    if (pooled && !options.trace.empty())
+        throw InputError("--trace", 0, "pools change the map on their own; a trace needs --placement scattered");
+    if (pooled && options.bbm < 3)
+        throw InputError("--placement", 0,
+                         fmt::format("pools resize leaves, which --bbm {} doesn't allow", options.bbm));
     const MemoryMap map = read_memory_map(options.memory_map);
     PlanRequest request;
     request.translation = {options.granule == "4k"    ? 12u
@@ -166,6 +174,7 @@ bool run_scenario(const Options& options) {
     config.cpus = options.cpus;
     config.bbm = options.bbm;
     config.protect_tables = options.protect_tables == "on";
+    config.placement = pooled ? Placement::pooled : Placement::scattered;
     config.seed = options.seed != 0 ? options.seed : scenario.seed.value_or(1);
     const unsigned address_bits = plan.translation.va_bits > 48 ? 52 : 48;
     if (scenario.shares() && plan.ram.back().end > std::uint64_t{1} << (address_bits - 1))
@@ -248,6 +257,12 @@ void register_run(CLI::App& app, int& exit_code) {
     run->add_option("--policy", options->policy, "The policy whose timeline is shown, or all; see below")
         ->type_name("POLICY")
         ->transform(one_of(policy_words()));
+    run->add_option("--placement", options->placement,
+                    "Where memory lies whose permissions change: scattered over\nRAM, as a page allocator has it, or "
+                    "pooled by permission")
+        ->type_name("HOW")
+        ->transform(one_of({"scattered", "pooled"}))
+        ->capture_default_str();
     run->add_option("--granule", options->granule, "Page size: 4k, 16k or 64k")
         ->type_name("SIZE")
         ->transform(one_of({"4k", "16k", "64k"}))

@@ -305,6 +305,7 @@ Json json_of(const Step& step, const std::vector<std::uint64_t>& sizes) {
                  {"milliseconds", step.milliseconds},     {"bytes", step.map.bytes}};
     add_map(json, sizes, step.map, step.reach);
     json["counters"] = counters_json(step.counters);
+    if (step.pools.owned != 0) json["pools"] = {{"owned_bytes", step.pools.owned}, {"idle_bytes", step.pools.idle}};
     if (step.refusal) json["refused"] = {{"code", step.refusal->code}, {"reason", step.refusal->reason}};
     return json;
 }
@@ -366,6 +367,12 @@ std::string introduction_text(const RunSetting& setting, const Palette& palette,
                              setting.scenario.about.empty() ? "" : ": ", setting.scenario.about,
                              printable(setting.scenario.source), config.seed),
                  palette, text_width);
+    if (config.placement == Placement::pooled) {
+        text += fact("placement",
+                     "pooled: who changes permissions takes memory from pools, a chunk of 2M at a time, and so meets "
+                     "its like",
+                     palette, text_width);
+    }
     if (!config.resizes_live()) {
         text += '\n';
         text += wrapped(
@@ -623,6 +630,7 @@ nlohmann::ordered_json run_json(const RunSetting& setting, const std::vector<Wor
                         {"source", printable(setting.scenario.source)},
                         {"about", setting.scenario.about},
                         {"seed", config.seed},
+                        {"placement", placement_name(config.placement)},
                         {"steps", setting.scenario.steps}};
     Json& runs = json["runs"] = Json::array();
     for (const WorkloadResult& result : results) runs.push_back(json_of(result));

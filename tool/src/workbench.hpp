@@ -1,6 +1,7 @@
 // A direct map on the modelled machine, whatever its granule: the engine's formats are types, a run names one.
 #pragma once
 
+#include "clients.hpp"
 #include "plan.hpp"
 #include "range.hpp"
 
@@ -67,6 +68,8 @@ public:
     virtual Result<void> release(PhysRange range) = 0;
     virtual Result<CollapseProgress> collapse() = 0; ///< of everything, to the end
     virtual CollapseProgress background_step(std::uint64_t budget) = 0;
+    /// The users from clients/ with their pools and an area; `supply` and the workbench outlive them.
+    [[nodiscard]] virtual std::unique_ptr<ClientSet> make_clients(PageSupply& supply) = 0;
 
     [[nodiscard]] virtual MapState state() const = 0;
     /// The leaf that maps a byte of RAM.

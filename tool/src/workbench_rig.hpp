@@ -1,6 +1,7 @@
 // Workbench for one format. Included by one source file for each granule: the engine takes long to compile.
 #pragma once
 
+#include "clients_rig.hpp"
 #include "workbench.hpp"
 
 #include <directmap/arm64/format.hpp>
@@ -41,6 +42,9 @@ public:
     Result<void> release(PhysRange range) override { return rig_.release(range); }
     Result<CollapseProgress> collapse() override { return rig_.collapse(rig_.whole()); }
     CollapseProgress background_step(std::uint64_t budget) override { return rig_.background_step(budget); }
+    [[nodiscard]] std::unique_ptr<ClientSet> make_clients(PageSupply& supply) override {
+        return std::make_unique<RigClients<F>>(rig_, supply);
+    }
 
     [[nodiscard]] MapState state() const override {
         const Statistics statistics = rig_.map().statistics();

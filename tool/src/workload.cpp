@@ -118,11 +118,34 @@ private:
     std::map<std::uint64_t, std::uint64_t> used_; ///< start to end
 };
 
-/// A loaded module: text, constants, data, in this order in one piece of memory.
+/// A loaded module: text, constants, data, in this order in one piece of memory, or wherever a pool has them.
 struct Module {
     Range memory;
     Range text;
     Range constants;
+    clients::Module pooled;
+};
+
+/// What a guest shares with its host: one piece, or pages out of clusters.
+struct SharedArea {
+    Range range;
+    std::vector<PhysAddr> pages;
+};
+
+/// The page allocator as pools see it.
+class PoolSupply final : public PageSupply {
+public:
+    explicit PoolSupply(PageSource& source) : source_(source) {}
+
+    [[nodiscard]] bool take(PhysAddr& pa, std::uint64_t bytes) override {
+        const auto range = source_.take(bytes, bytes, source_.window(0));
+        if (range) pa = PhysAddr{range->start};
+        return range.has_value();
+    }
+    void give(PhysAddr pa, std::uint64_t bytes) override { source_.give({pa.value(), pa.value() + bytes}); }
+
+private:
+    PageSource& source_;
 };
 
 class Player {
@@ -151,10 +174,12 @@ private:
     void do_guard_flip(std::uint64_t count);
     void do_guard_release();
     void do_share(const Statement& statement);
+    void share_pooled(std::uint64_t bytes);
     void do_unshare(std::uint64_t count);
     void do_collapse(Step& step);
     void do_wait(std::uint64_t milliseconds);
 
+    [[nodiscard]] bool is_pooled() const { return clients_ != nullptr; }
     [[nodiscard]] bool is_zoned() const { return policy_ == Policy::zoned; }
     [[nodiscard]] std::vector<PhysRange> pinned() const;
     [[nodiscard]] Range take(const Statement& statement, std::uint64_t bytes, std::uint64_t alignment,
@@ -167,6 +192,10 @@ private:
                  const std::string& text = {});
     void problem(const std::string& text);
     void must(const Result<void>& result, std::string_view what);
+    template <class T>
+    [[nodiscard]] static Result<void> outcome(const Result<T>& result) {
+        return result ? Result<void>{} : Result<void>{result.error()};
+    }
     void check();
     /// Removes and returns one at random.
     template <class T>
@@ -197,7 +226,10 @@ private:
     std::vector<Range> secrets_;
     std::vector<Range> guards_;
     std::set<std::uint64_t> invalid_guards_;
-    std::vector<Range> areas_;
+    std::vector<SharedArea> areas_;
+
+    PoolSupply supply_{source_};
+    std::unique_ptr<ClientSet> clients_;
 };
 
 WorkbenchConfig Player::bench_config(const machine::EventSink& record) const {
@@ -279,6 +311,7 @@ void Player::play(const Statement& statement) {
     case Action::repeat: break; // played by the other overload
     }
     step.map = bench_->state();
+    if (is_pooled()) step.pools = clients_->use();
     step.counters = difference(step.map.counters, before);
     step.milliseconds = bench_->machine().clock;
     step.reach = tlb_reach(result_.leaf_sizes, step.map.leaves);
@@ -295,6 +328,10 @@ void Player::play(const Statement& statement) {
 
 void Player::do_boot(Step& step) {
     must(bench_->built(), "building the map");
+    if (config_.placement == Placement::pooled) {
+        clients_ = bench_->make_clients(supply_);
+        must(clients_->ready(), "opening the area of modules");
+    }
     if (!is_zoned() || config_.resizes_live()) return;
     // What becomes of a change that would need a resize: a clear answer, and nothing has changed.
     if (memory_.outside.empty()) return;
@@ -313,6 +350,17 @@ void Player::do_modules_load(const Statement& statement) {
         const std::uint64_t most = align_up(statement.largest_size, page_size_) / page_size_;
         const std::uint64_t pages = least + source_.below(most - least + 1);
         Module module;
+        if (is_pooled()) {
+            const std::uint64_t text = std::max<std::uint64_t>(pages * 3 / 5, 1);
+            const std::uint64_t constants = std::min(std::max<std::uint64_t>(pages / 4, 1), pages - text);
+            next_operation();
+            auto loaded = clients_->load_module(
+                {text * page_size_, constants * page_size_, (pages - text - constants) * page_size_});
+            must(outcome(loaded), "loading a module");
+            module.pooled = loaded.value();
+            modules_.push_back(module);
+            continue;
+        }
         module.memory = take(statement, pages * page_size_, page_size_, window);
         // Three fifths are text, a quarter constants, the rest data; a small module lacks data first.
         const std::uint64_t text = std::max<std::uint64_t>(pages * 3 / 5, 1);
@@ -332,7 +380,13 @@ void Player::do_modules_load(const Statement& statement) {
 
 void Player::do_modules_unload(std::uint64_t count) {
     for (; count != 0; --count) {
-        const Module module = pick(modules_);
+        Module module = pick(modules_);
+        if (is_pooled()) {
+            next_operation();
+            if (!clients_->unload_module(module.pooled)) problem("a loaded module can't be unloaded");
+            must({}, "unloading a module");
+            continue;
+        }
         tell(TraceOperation::writable_not_executable, module.text);
         protect(module.text, Change{}.writable(true).executable(false));
         if (!module.constants.empty()) {
@@ -344,6 +398,13 @@ void Player::do_modules_unload(std::uint64_t count) {
 }
 
 void Player::do_secret_take(const Statement& statement) {
+    for (std::uint64_t i = 0; is_pooled() && i < statement.count; ++i) {
+        next_operation();
+        const auto page = clients_->take_secret();
+        must(outcome(page), "taking a secret page");
+        secrets_.push_back({page.value().value(), page.value().value() + page_size_});
+    }
+    if (is_pooled()) return;
     const std::vector<Range> window = source_.window(statement.within);
     constexpr std::uint64_t pages_of_a_place = 40;
     const std::uint64_t wanted =
@@ -375,6 +436,12 @@ void Player::do_secret_take(const Statement& statement) {
 void Player::do_secret_give(std::uint64_t count) {
     for (; count != 0; --count) {
         const Range page = pick(secrets_);
+        if (is_pooled()) {
+            next_operation();
+            if (!clients_->give_secret(PhysAddr{page.start})) problem("a secret page is nobody's");
+            must({}, "giving a secret page back");
+            continue;
+        }
         tell(TraceOperation::valid, page);
         protect(page, Change{}.valid(true));
         source_.give(page);
@@ -383,6 +450,13 @@ void Player::do_secret_give(std::uint64_t count) {
 
 void Player::do_guard_prepare(const Statement& statement) {
     const std::uint64_t bytes = align_up(statement.largest_size, page_size_);
+    if (is_pooled()) {
+        next_operation();
+        const auto prepared = clients_->prepare_guards(std::bit_ceil(bytes));
+        must(outcome(prepared), "preparing guard pages");
+        guards_.push_back({prepared.value().start.value(), prepared.value().end().value()});
+        return;
+    }
     const std::uint64_t alignment = std::max(page_size_, std::min(std::bit_floor(bytes), place_bytes));
     const Range pool = take(statement, bytes, alignment, source_.window(statement.within));
     tell(TraceOperation::pin, pool);
@@ -399,12 +473,25 @@ void Player::do_guard_flip(std::uint64_t count) {
         const std::uint64_t page = pool.start + source_.below(pool.size() / page_size_) * page_size_;
         const bool was_invalid = invalid_guards_.erase(page) != 0;
         if (!was_invalid) invalid_guards_.insert(page);
+        if (is_pooled()) {
+            next_operation();
+            must(clients_->flip_guard(PhysAddr{page}, was_invalid), "flipping a guard page");
+            continue;
+        }
         tell(was_invalid ? TraceOperation::valid : TraceOperation::invalid, {page, page + page_size_}, true);
         protect({page, page + page_size_}, Change{}.valid(was_invalid), atomic);
     }
 }
 
 void Player::do_guard_release() {
+    if (is_pooled()) {
+        next_operation();
+        clients_->release_guards();
+        must({}, "releasing guard pages");
+        invalid_guards_.clear();
+        guards_.clear();
+        return;
+    }
     for (const std::uint64_t page : invalid_guards_) {
         tell(TraceOperation::valid, {page, page + page_size_});
         protect({page, page + page_size_}, Change{}.valid(true));
@@ -422,6 +509,8 @@ void Player::do_guard_release() {
 void Player::do_share(const Statement& statement) {
     const std::uint64_t bytes = align_up(statement.largest_size, page_size_);
     const std::uint64_t alignment = std::max(page_size_, std::min(std::bit_floor(bytes), place_bytes));
+    for (std::uint64_t i = 0; is_pooled() && i < statement.count; ++i) share_pooled(bytes);
+    if (is_pooled()) return;
     const std::vector<Range> window = source_.window(statement.within);
     for (std::uint64_t i = 0; i < statement.count; ++i) {
         const Range area = take(statement, bytes, alignment, window);
@@ -430,13 +519,39 @@ void Player::do_share(const Statement& statement) {
         protect(area, Change{}.valid(false).shared(true));
         bench_->machine().set_granules(phys(area), true);
         protect(area, Change{}.valid(true));
-        areas_.push_back(area);
+        areas_.push_back({area, {}});
     }
+}
+
+/// Buffers of a cluster's size and more are pieces of their own; smaller ones are pages out of clusters.
+void Player::share_pooled(std::uint64_t bytes) {
+    next_operation();
+    SharedArea area;
+    if (bytes >= place_bytes) {
+        const auto buffer = clients_->take_shared_buffer(std::bit_ceil(bytes));
+        must(outcome(buffer), "sharing a buffer");
+        area.range = {buffer.value().start.value(), buffer.value().end().value()};
+    }
+    for (std::uint64_t done = 0; area.range.empty() && done < bytes; done += page_size_) {
+        const auto page = clients_->take_shared();
+        must(outcome(page), "sharing a page");
+        area.pages.push_back(page.value());
+    }
+    areas_.push_back(area);
 }
 
 void Player::do_unshare(std::uint64_t count) {
     for (; count != 0; --count) {
-        const Range area = pick(areas_);
+        const SharedArea picked = pick(areas_);
+        const Range& area = picked.range;
+        if (is_pooled()) {
+            next_operation();
+            if (!area.empty()) must(clients_->give_shared_buffer(phys(area)), "giving a shared buffer back");
+            for (const PhysAddr page : picked.pages)
+                if (!clients_->give_shared(page)) problem("a shared page is nobody's");
+            must({}, "giving shared pages back");
+            continue;
+        }
         tell(TraceOperation::unshared, area);
         protect(area, Change{}.valid(false).shared(false));
         bench_->machine().set_granules(phys(area), false);
@@ -462,6 +577,11 @@ void Player::do_collapse(Step& step) {
 }
 
 void Player::do_wait(std::uint64_t milliseconds) {
+    if (is_pooled()) { // memory is wanted elsewhere: what pools don't use goes back
+        next_operation();
+        clients_->shrink();
+        must({}, "shrinking the pools");
+    }
     while (milliseconds != 0) {
         const std::uint64_t tick = std::min(milliseconds, tick_milliseconds);
         bench_->machine().clock += tick;

@@ -26,6 +26,15 @@ enum class Policy : std::uint8_t {
     background, ///< healed by a thread, where nothing has changed for a while
 };
 
+/// Where the memory lies whose permissions change.
+enum class Placement : std::uint8_t {
+    scattered, ///< wherever the page allocator has it: every user cuts the leaf that it meets
+    pooled,    ///< in chunks of pools, one for each kind of permission: the users from clients/
+};
+[[nodiscard]] constexpr std::string_view placement_name(Placement placement) {
+    return placement == Placement::pooled ? "pooled" : "scattered";
+}
+
 /// The name that options and JSON use.
 [[nodiscard]] std::string_view policy_name(Policy policy);
 [[nodiscard]] std::vector<Policy> all_policies();
@@ -52,6 +61,7 @@ struct WorkloadConfig {
     unsigned bbm = 3;
     std::uint64_t seed = 1;
     bool protect_tables = false;
+    Placement placement = Placement::scattered;
 
     [[nodiscard]] bool resizes_live() const { return bbm >= 3; }
 };
@@ -79,6 +89,7 @@ struct Step {
     std::uint64_t milliseconds = 0;    ///< on the machine's clock, since boot
     std::uint64_t amount = 0;          ///< of what the statement counts (modules, pages, ...), `all` resolved
     MapState map;
+    PoolUse pools;     ///< of pooled users
     Counters counters; ///< of this statement alone
     std::uint64_t reach = 0;
     std::optional<Refusal> refusal;

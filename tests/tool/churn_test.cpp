@@ -1,0 +1,72 @@
+// Pooled users: `directmap run --placement pooled`, and what it is worth.
+#include "shell.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace {
+
+using testing::HasSubstr;
+using Json = nlohmann::json;
+
+Outcome run(const std::string& arguments) {
+    return shell("printf '40000000+2G\\n100000000+30G\\n' | $D run --memory-map - " + arguments);
+}
+
+Json only_run(const std::string& arguments) {
+    const Outcome outcome = run(arguments + " --no-comparison --json");
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+    return Json::parse(outcome.output)["runs"][0];
+}
+
+TEST(Placement, PooledUsersBreakNoPromiseAndLeaveTheMapAsAtBoot) {
+    for (const std::string granule : {"4k", "16k", "64k"}) {
+        for (const std::string policy : {"on-restore", "background"}) {
+            const Json played =
+                only_run("--scenario tiny --placement pooled --granule " + granule + " --policy " + policy);
+            EXPECT_EQ(played["problems"], Json::array()) << granule << " " << policy;
+            EXPECT_EQ(played["healed"], true) << granule << " " << policy;
+            EXPECT_EQ(played["end"]["leaves"], played["boot"]["leaves"]) << granule << " " << policy;
+        }
+    }
+}
+
+TEST(Placement, PoolsSplitFewLeavesWhereScatteredUsersSplitMany) {
+    const Json pooled = only_run("--scenario tiny --placement pooled --policy never");
+    const Json scattered = only_run("--scenario tiny --placement scattered --policy never");
+    EXPECT_LT(pooled["counters"]["splits"], scattered["counters"]["splits"]);
+    EXPECT_LT(pooled["counters"]["invalidations"], scattered["counters"]["invalidations"]);
+}
+
+TEST(Placement, TheDocumentTellsWhatPoolsHold) {
+    const Outcome outcome = run("--scenario tiny --placement pooled --no-comparison --json");
+    const Json document = Json::parse(outcome.output);
+    EXPECT_EQ(document["scenario"]["placement"], "pooled");
+    std::uint64_t most = 0;
+    for (const Json& step : document["runs"][0]["steps"]) {
+        if (step.contains("pools")) most = std::max(most, step["pools"]["owned_bytes"].get<std::uint64_t>());
+    }
+    EXPECT_GE(most, std::uint64_t{2} << 20);
+}
+
+TEST(Placement, WithoutLiveResizingThereAreNoPools) {
+    const Outcome outcome = run("--scenario tiny --placement pooled --bbm 0 2>&1 >/dev/null");
+    EXPECT_EQ(outcome.exit_code, 2);
+    EXPECT_THAT(outcome.output, HasSubstr("--placement"));
+}
+
+TEST(Churn, TheDayIsAScenarioThatCanBePlayed) { // bench/churn plays all of it; here as much as takes a moment
+    const Outcome outcome = shell("f=$(mktemp); sed 's/repeat 24/repeat 2/' '" DIRECTMAP_SOURCE_DIR
+                                  "/bench/churn.scenario' >$f; printf '40000000+2G\\n100000000+30G\\n' | $D run "
+                                  "--memory-map - --scenario $f --placement pooled --no-comparison --json; rm $f");
+    const Json played = Json::parse(outcome.output)["runs"][0];
+    EXPECT_EQ(played["problems"], Json::array());
+    EXPECT_EQ(played["end"]["leaf_count"], played["boot"]["leaf_count"]);
+}
+
+} // namespace
