@@ -8,9 +8,10 @@ foreach(input IN LISTS INPUTS)
   file(READ "${input}" bytes HEX)
   string(LENGTH "${bytes}" digits)
   math(EXPR size "${digits} / 2")
-  # Numbers and not a string literal: no quoting to get wrong, no limit on length.
-  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${bytes}")
-  string(REGEX REPLACE "(................................................................................)" "    \\1\n" bytes "${bytes}")
+  # Characters and not a string literal: no quoting to get wrong, no limit on length. Not numbers: bytes above 127 are no
+  # values of a signed char.
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "'\\\\x\\1'," bytes "${bytes}")
+  string(REGEX REPLACE "(.............................................................................)" "    \\1\n" bytes "${bytes}")
   string(APPEND tables "constexpr char file_${index}[] = {\n${bytes}0}; // never empty, so that an empty file has an array too\n")
   string(APPEND entries "    {\"${name}\", {file_${index}, ${size}}},\n")
   math(EXPR index "${index} + 1")

@@ -54,16 +54,6 @@ Json size_or_null(std::uint64_t size) {
     return size == 0 ? Json() : Json(leaf_name(size));
 }
 
-WorkingSets suitable_sets(const MapSummary& map, const WorkingSets& wanted) {
-    if (!wanted.empty()) return wanted;
-    WorkingSets sets;
-    for (const std::uint64_t size : {64 * mib, gib, 16 * gib, 256 * gib}) {
-        if (size < map.mapped_bytes) sets.push_back(size);
-    }
-    sets.push_back(map.mapped_bytes);
-    return sets;
-}
-
 double rounded(double value) {
     return std::round(value * 10) / 10;
 }
@@ -191,31 +181,6 @@ std::string table_text(const std::vector<std::vector<std::string>>& rows, const 
                                 : fmt::format("  {:>{}}", rows[index][column], widths[column]);
         line.erase(line.find_last_not_of(' ') + 1);
         text += (index == 0 ? palette.dim(line) : line) + '\n';
-    }
-    return text;
-}
-
-std::string percent(std::uint64_t part, std::uint64_t whole) {
-    const double share = whole == 0 ? 0 : 100 * static_cast<double>(part) / static_cast<double>(whole);
-    // What is there must not read as nothing, and what isn't all not as all.
-    if (part != 0 && share < 0.1) return "<0.1 %";
-    if (part != whole && share > 99.9) return ">99.9 %";
-    return fmt::format("{:.1f} %", share);
-}
-
-std::string times(std::uint64_t more, std::uint64_t less) {
-    const double factor = less == 0 ? 1 : static_cast<double>(more) / static_cast<double>(less);
-    return factor < 100 ? fmt::format("{:.{}f}", factor, factor < 10 ? 2 : 1)
-                        : grouped(static_cast<std::uint64_t>(std::llround(factor)));
-}
-
-/// `3 of 1G, 12 of 32M`.
-std::string list_by_size(const CountBySize& counts) {
-    std::string text;
-    for (std::size_t index = counts.size(); index-- > 0;) {
-        if (counts[index] != 0)
-            text += fmt::format("{}{} of {}", text.empty() ? "" : ", ", grouped(counts[index]),
-                                leaf_name(std::uint64_t{1} << index));
     }
     return text;
 }
@@ -407,6 +372,40 @@ std::uint64_t used_chunks(std::span<const PictureRun> runs, std::uint64_t chunk)
 }
 
 } // namespace
+
+WorkingSets suitable_sets(const MapSummary& map, const WorkingSets& wanted) {
+    if (!wanted.empty()) return wanted;
+    WorkingSets sets;
+    for (const std::uint64_t size : {64 * mib, gib, 16 * gib, 256 * gib}) {
+        if (size < map.mapped_bytes) sets.push_back(size);
+    }
+    sets.push_back(map.mapped_bytes);
+    return sets;
+}
+
+std::string percent(std::uint64_t part, std::uint64_t whole) {
+    const double share = whole == 0 ? 0 : 100 * static_cast<double>(part) / static_cast<double>(whole);
+    // What is there must not read as nothing, and what isn't all not as all.
+    if (part != 0 && share < 0.1) return "<0.1 %";
+    if (part != whole && share > 99.9) return ">99.9 %";
+    return fmt::format("{:.1f} %", share);
+}
+
+std::string times(std::uint64_t more, std::uint64_t less) {
+    const double factor = less == 0 ? 1 : static_cast<double>(more) / static_cast<double>(less);
+    return factor < 100 ? fmt::format("{:.{}f}", factor, factor < 10 ? 2 : 1)
+                        : grouped(static_cast<std::uint64_t>(std::llround(factor)));
+}
+
+std::string list_by_size(const CountBySize& counts) {
+    std::string text;
+    for (std::size_t index = counts.size(); index-- > 0;) {
+        if (counts[index] != 0)
+            text += fmt::format("{}{} of {}", text.empty() ? "" : ", ", grouped(counts[index]),
+                                leaf_name(std::uint64_t{1} << index));
+    }
+    return text;
+}
 
 std::string shown_path(std::string_view path) {
     std::string text(path);

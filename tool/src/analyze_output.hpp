@@ -48,6 +48,16 @@ struct TextOptions {
 [[nodiscard]] std::string difference(DumpAttributes attributes, DumpAttributes around, DumpArchitecture architecture,
                                      const DumpVocabulary& vocabulary);
 
+/// `wanted`, or sizes that suit the map.
+[[nodiscard]] WorkingSets suitable_sets(const MapSummary& map, const WorkingSets& wanted);
+
+/// `12.5 %`; what is there never reads as nothing, and what isn't all never as all.
+[[nodiscard]] std::string percent(std::uint64_t part, std::uint64_t whole);
+/// How many times as many: `1.05`, `12.3`, `1,234`.
+[[nodiscard]] std::string times(std::uint64_t more, std::uint64_t less);
+/// `3 of 1G, 12 of 32M`.
+[[nodiscard]] std::string list_by_size(const CountBySize& counts);
+
 /// A path, whole, fit for a terminal.
 [[nodiscard]] std::string shown_path(std::string_view path);
 

@@ -5,6 +5,7 @@
 #include "commands.hpp"
 #include "input_error.hpp"
 #include "options.hpp"
+#include "report_analyze.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -46,6 +47,7 @@ constexpr const char* footer =
     "  directmap analyze                                  the kernel that this runs on (as root, with debugfs)\n"
     "  directmap analyze kernel_page_tables.txt           a dump from another machine\n"
     "  dmesg | directmap analyze -                        a kernel log\n"
+    "  directmap analyze dump.txt --report map.html       also a page with pictures, to look at and to share\n"
     "  directmap analyze dump.txt --json | jq .direct_map.collapsible\n"
     "  directmap analyze --json dumps/ > fleet.ndjson     many dumps, one line each, on all cores\n"
     "\n"
@@ -62,6 +64,8 @@ struct Options {
     std::optional<std::size_t> islands;
     std::size_t worst = 10;
     std::size_t jobs = 0;
+    std::string report;
+    std::string version;
     bool json = false;
 };
 
@@ -182,8 +186,8 @@ class InputAnalysis {
 public:
     InputAnalysis(const Options& options, const TextOptions& text_options, bool single)
         : options_(options), analyze_options_(analyze_options(options)), text_options_(text_options), single_(single) {
-        constexpr std::size_t picture_runs = 50000;
-        if (single && !options.json) analyze_options_.map.picture_limit = picture_runs;
+        if (single && (!options.json || !options.report.empty()))
+            analyze_options_.map.picture_limit = report_picture_limit;
     }
 
     bool run(const std::string& name, const std::function<void(const std::string&)>& write, Progress& progress) const {
@@ -202,36 +206,44 @@ private:
         bool sound = true;
         bool any_map = false;
         std::string without_map;
+        std::vector<ReportedDump> reported;
         const std::unique_ptr<ByteSource> source = open_source(name);
-        analyze_dumps(
-            *source, name, analyze_options_, [&](const DumpAnalysis& analysis, const DumpVocabulary& vocabulary) {
-                if (analysis.bad_lines != 0) {
-                    sound = false;
-                    const auto bad = std::ranges::find(analysis.problems, DumpProblem::Kind::bad, &DumpProblem::kind);
-                    const std::string others =
-                        analysis.bad_lines == 1 ? "" : fmt::format(" (and {} more)", grouped(analysis.bad_lines - 1));
-                    progress.say(bad == analysis.problems.end()
-                                     ? fmt::format("{}: {}", name, counted(analysis.bad_lines, "bad line", "bad lines"))
-                                     : InputError(name, bad->line, bad->reason + others).what());
-                }
-                if (analysis.map.has_value())
-                    any_map = true;
-                else if (without_map.empty() && !analysis.problems.empty())
-                    without_map = analysis.problems.back().reason;
-                if (options_.json) {
-                    write(json_line(json_of(analysis, vocabulary, options_.working_sets)));
-                } else if (single_) {
-                    TextOptions text_options = text_options_;
-                    text_options.name_dump = analysis.index > 1;
-                    write((analysis.index > 1 ? "\n" : "") +
-                          text_of(analysis, vocabulary, options_.working_sets, text_options));
-                } else {
-                    write(fleet_line(analysis));
-                }
-            });
+        analyze_dumps(*source, name, analyze_options_, [&](DumpAnalysis&& analysis, const DumpVocabulary& vocabulary) {
+            if (analysis.bad_lines != 0) {
+                sound = false;
+                const auto bad = std::ranges::find(analysis.problems, DumpProblem::Kind::bad, &DumpProblem::kind);
+                const std::string others =
+                    analysis.bad_lines == 1 ? "" : fmt::format(" (and {} more)", grouped(analysis.bad_lines - 1));
+                progress.say(bad == analysis.problems.end()
+                                 ? fmt::format("{}: {}", name, counted(analysis.bad_lines, "bad line", "bad lines"))
+                                 : InputError(name, bad->line, bad->reason + others).what());
+            }
+            if (analysis.map.has_value())
+                any_map = true;
+            else if (without_map.empty() && !analysis.problems.empty())
+                without_map = analysis.problems.back().reason;
+            if (options_.json) {
+                write(json_line(json_of(analysis, vocabulary, options_.working_sets)));
+            } else if (single_) {
+                TextOptions text_options = text_options_;
+                text_options.name_dump = analysis.index > 1;
+                write((analysis.index > 1 ? "\n" : "") +
+                      text_of(analysis, vocabulary, options_.working_sets, text_options));
+            } else {
+                write(fleet_line(analysis));
+            }
+            if (!options_.report.empty() && reported.size() < most_reported_dumps)
+                reported.push_back({std::move(analysis), vocabulary});
+        });
+        if (!options_.report.empty())
+            write_report(options_.report, report_of(std::move(reported), options_.working_sets),
+                         report_origin(options_.version));
         if (!any_map && sound) progress.say(InputError(name, 0, without_map).what());
         return sound && any_map;
     }
+
+    /// A page with more maps than this would be of no use.
+    static constexpr std::size_t most_reported_dumps = 16;
 
     const Options& options_;
     AnalyzeOptions analyze_options_;
@@ -248,6 +260,13 @@ int run_analyze(const Options& options) {
     if (inputs.empty()) {
         if (!options.files_from.empty()) throw InputError(options.files_from, 0, "no file names in it");
         inputs.push_back(live_dump(LiveSystem()));
+    }
+    if (!options.report.empty()) {
+        if (inputs.size() != 1)
+            throw InputError(
+                "--report", 0,
+                fmt::format("a page shows one input, and these are {}; --json is for many", grouped(inputs.size())));
+        check_report_path(options.report);
     }
     const TextOptions text_options{
         .palette = Palette(stdout), .width = terminal_width(), .islands = options.islands.value_or(islands_in_text)};
@@ -303,12 +322,15 @@ void register_analyze(CLI::App& app, int& exit_code) {
     analyze->add_option("--worst", options->worst, "List so many of the worst regions")
         ->type_name("N")
         ->capture_default_str();
+    analyze->add_option("--report", options->report, "Also write a page with pictures (HTML, docs/report.md)")
+        ->type_name("FILE");
     analyze->add_option("--jobs", options->jobs, "Inputs to read at a time; 0 means as many as there are CPUs")
         ->type_name("N")
         ->check(CLI::Range(0, 1024))
         ->capture_default_str();
     analyze->add_flag("--json", options->json,
                       "Print JSON: one object a line, one line for each dump (docs/schema.md)");
+    options->version = app.version();
     analyze->callback([options, &exit_code] { exit_code = run_analyze(*options); });
 }
 

@@ -4,8 +4,10 @@
 #include "diff_output.hpp"
 #include "options.hpp"
 #include "output.hpp"
+#include "report_analyze.hpp"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -25,6 +27,7 @@ constexpr const char* footer = "A or B may be '-' for standard input, or FILE#2 
                                "\n"
                                "Examples:\n"
                                "  directmap diff monday.txt tuesday.txt\n"
+                               "  directmap diff monday.txt tuesday.txt --report week.html\n"
                                "  directmap diff console.log#1 console.log#2 --json | jq .split.leaves\n"
                                "  sudo cat /sys/kernel/debug/kernel_page_tables | directmap diff before.txt -\n"
                                "\n"
@@ -34,6 +37,8 @@ struct Options {
     std::string before;
     std::string after;
     std::string granule = "auto";
+    std::string report;
+    std::string version;
     std::size_t listed = 10;
     bool json = false;
 };
@@ -45,13 +50,19 @@ int run_diff(const Options& options, bool listed_is_given) {
     if (options.granule != "auto")
         diff_options.analyze.granule = options.granule == "4k" ? 4096 : options.granule == "16k" ? 16384 : 65536;
     diff_options.listed = options.json && !listed_is_given ? listed_in_json : options.listed;
+    if (!options.report.empty()) {
+        check_report_path(options.report);
+        diff_options.picture_limit = report_picture_limit;
+        diff_options.listed = std::max(diff_options.listed, listed_in_json);
+    }
     RereadableInput before(options.before);
     RereadableInput after(options.after);
     const DumpDiff diff = diff_dumps(before, after, diff_options);
     const std::string text =
         options.json ? json_of(diff).dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + '\n'
-                     : text_of(diff, Palette(stdout), diff_options.listed);
+                     : text_of(diff, Palette(stdout), options.listed);
     std::fwrite(text.data(), 1, text.size(), stdout);
+    if (!options.report.empty()) write_report(options.report, report_of(diff), report_origin(options.version));
     return diff.same() ? exit_ok : exit_failed;
 }
 
@@ -70,7 +81,10 @@ void register_diff(CLI::App& app, int& exit_code) {
     CLI::Option* list = diff->add_option("--list", options->listed, "Entries of each list (JSON: 1000)")
                             ->type_name("N")
                             ->capture_default_str();
+    diff->add_option("--report", options->report, "Also write a page with pictures (HTML, docs/report.md)")
+        ->type_name("FILE");
     diff->add_flag("--json", options->json, "Print one JSON object on one line (docs/schema.md)");
+    options->version = app.version();
     diff->callback([options, list, &exit_code] { exit_code = run_diff(*options, list->count() != 0); });
 }
 

@@ -5,6 +5,8 @@
 #include "options.hpp"
 #include "output.hpp"
 #include "plan.hpp"
+#include "report.hpp"
+#include "report_run.hpp"
 #include "run_output.hpp"
 #include "run_scenario.hpp"
 #include "scanner.hpp"
@@ -59,6 +61,7 @@ constexpr const char* footer =
     "  directmap run --protect-tables on                    page tables that nobody can write by accident\n"
     "  directmap run --scenario tiny --record events.jsonl  every platform call (docs/events.md)\n"
     "  directmap run --trace changes.txt                    its changes, for replay (docs/replay.md)\n"
+    "  directmap run --report day.html                      a page with pictures (docs/report.md)\n"
     "  directmap run --json | jq '.runs[] | [.policy, .end.leaf_count]'\n"
     "\n"
     "Exit codes: 0 success, 1 a promise was broken (it says which), 2 bad input or usage.";
@@ -76,6 +79,8 @@ struct Options {
     std::string record;
     std::string trace;
     std::string protect_tables = "off";
+    std::string report;
+    std::string version;
     bool no_comparison = false;
     bool json = false;
     bool list = false;
@@ -176,6 +181,7 @@ bool run_scenario(const Options& options) {
     config.protect_tables = options.protect_tables == "on";
     config.placement = pooled ? Placement::pooled : Placement::scattered;
     config.seed = options.seed != 0 ? options.seed : scenario.seed.value_or(1);
+    config.keep_dump = !options.report.empty();
     const unsigned address_bits = plan.translation.va_bits > 48 ? 52 : 48;
     if (scenario.shares() && plan.ram.back().end > std::uint64_t{1} << (address_bits - 1))
         throw InputError(
@@ -186,6 +192,7 @@ bool run_scenario(const Options& options) {
     for (const auto& policies : {choice.shown, choice.compared})
         for (const Policy policy : policies) (void)plan_memory(scenario, config, policy);
 
+    if (!options.report.empty()) check_report_path(options.report);
     std::ofstream recording;
     machine::EventSink record;
     if (!options.record.empty()) {
@@ -237,6 +244,8 @@ bool run_scenario(const Options& options) {
         print(run_json(setting, results).dump(2) + '\n');
     else if (!trace_alone)
         print(comparison_text(setting, results, palette, width) + verdict_text(results, palette, width));
+    if (!options.report.empty())
+        write_report(options.report, report_of(setting, results), report_origin(options.version));
     return all_kept(results);
 }
 
@@ -303,9 +312,12 @@ void register_run(CLI::App& app, int& exit_code) {
                     "Write the changes of the shown policy's run as a trace for\nreplay; '-' is standard output, "
                     "and nothing else is shown")
         ->type_name("FILE");
+    run->add_option("--report", options->report, "Also write a page with pictures (HTML, docs/report.md)")
+        ->type_name("FILE");
     run->add_flag("--no-comparison", options->no_comparison, "Play the scenario under the shown policy alone");
     run->add_flag("--json", options->json, "Print JSON: all that the text says and every step");
     run->add_flag("--list", options->list, "List the scenarios that are part of the program");
+    options->version = app.version();
     run->callback([options, &exit_code] {
         if (options->list) {
             list_scenarios(options->json);

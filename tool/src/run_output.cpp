@@ -611,6 +611,22 @@ std::string verdict_text(const std::vector<WorkloadResult>& results, const Palet
                               std::min(width, default_width)));
 }
 
+std::string policy_title(Policy policy) {
+    return std::string(short_name(policy));
+}
+
+std::string policy_explanation(Policy policy, const RunSetting& setting) {
+    return explanation_of(policy, setting);
+}
+
+std::string step_label(const Step& step, std::uint64_t page_size) {
+    return label_of(step, page_size);
+}
+
+std::string conclusion_text(const RunSetting& setting, const std::vector<WorkloadResult>& results) {
+    return conclusion(setting, results);
+}
+
 nlohmann::ordered_json run_json(const RunSetting& setting, const std::vector<WorkloadResult>& results) {
     const WorkloadConfig& config = setting.config;
     Json json = {{"schema", schema}};

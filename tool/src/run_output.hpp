@@ -114,6 +114,14 @@ private:
 [[nodiscard]] std::string verdict_text(const std::vector<WorkloadResult>& results, const Palette& palette,
                                        std::size_t width);
 
+// The words of the tables, for other forms of output.
+[[nodiscard]] std::string policy_title(Policy policy);
+[[nodiscard]] std::string policy_explanation(Policy policy, const RunSetting& setting);
+/// `3 modules loaded`.
+[[nodiscard]] std::string step_label(const Step& step, std::uint64_t page_size);
+/// What the comparison says, in sentences.
+[[nodiscard]] std::string conclusion_text(const RunSetting& setting, const std::vector<WorkloadResult>& results);
+
 /// docs/scenarios.md describes the keys.
 [[nodiscard]] nlohmann::ordered_json run_json(const RunSetting& setting, const std::vector<WorkloadResult>& results);
 

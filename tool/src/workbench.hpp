@@ -74,6 +74,8 @@ public:
     [[nodiscard]] virtual MapState state() const = 0;
     /// The leaf that maps a byte of RAM.
     [[nodiscard]] virtual LeafAt leaf_at(std::uint64_t address) = 0;
+    /// The map in the kernels' dump format.
+    [[nodiscard]] virtual std::string dump() = 0;
     /// Compares the map with the reference, page by page and leaf by leaf. Says what is wrong, or nothing.
     [[nodiscard]] virtual std::string check() = 0;
     /// The fewest leaves that say the same, by leaf size, found without the engine; `pinned` ranges stay at pages.

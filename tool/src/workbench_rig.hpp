@@ -64,6 +64,11 @@ public:
         const std::uint64_t va = rig_.map().virt(PhysAddr{address}).value();
         return {va & ~(leaf.bytes() - 1), leaf.bytes(), G::bytes(leaf.level), found.value().attributes.valid()};
     }
+    [[nodiscard]] std::string dump() override {
+        std::string text;
+        rig_.map().dump([&](const char* line, unsigned size) { text.append(line, size); });
+        return text;
+    }
     [[nodiscard]] std::string check() override { return rig_.check(); }
     [[nodiscard]] std::vector<std::uint64_t> smallest_cover(const std::vector<PhysRange>& pinned) override {
         const auto cover = rig_.smallest_cover(pinned);

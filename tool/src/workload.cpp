@@ -197,6 +197,7 @@ private:
         return result ? Result<void>{} : Result<void>{result.error()};
     }
     void check();
+    void keep_dump();
     /// Removes and returns one at random.
     template <class T>
     T pick(std::vector<T>& from) {
@@ -260,6 +261,7 @@ WorkloadResult Player::play() {
         play(scenario_.statements);
         if (result_.steps.back().map.leaf_count > most_leaves_to_check_often) check();
         result_.smallest_cover = bench_->smallest_cover(pinned());
+        if (config_.keep_dump) keep_dump();
         result_.finished = true;
     } catch (const Failed&) {
     }
@@ -664,6 +666,14 @@ void Player::check() {
         at = end + 1;
     }
     throw Failed{};
+}
+
+void Player::keep_dump() {
+    const std::uint64_t before = bench_->machine().events();
+    checking_ = true;
+    result_.dump = bench_->dump();
+    checking_ = false;
+    calls_of_checks_ += bench_->machine().events() - before;
 }
 
 } // namespace

@@ -62,6 +62,7 @@ struct WorkloadConfig {
     std::uint64_t seed = 1;
     bool protect_tables = false;
     Placement placement = Placement::scattered;
+    bool keep_dump = false; ///< of the map at the end
 
     [[nodiscard]] bool resizes_live() const { return bbm >= 3; }
 };
@@ -105,6 +106,7 @@ struct WorkloadResult {
     Counters counters;         ///< of everything after boot
     std::uint64_t changes = 0; ///< operations on the map
     std::uint64_t calls = 0;   ///< platform calls that the engine made for them, each of which was checked
+    std::string dump;          ///< of the map at the end, as kernels write theirs, if it was asked for
     std::vector<std::uint64_t> smallest_cover; ///< the fewest leaves that say the same at the end
     std::vector<std::string> problems;         ///< broken promises and unexpected errors; nothing if all is well
     bool finished = false;                     ///< the scenario was played to its end
