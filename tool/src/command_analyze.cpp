@@ -190,9 +190,10 @@ public:
             analyze_options_.map.picture_limit = report_picture_limit;
     }
 
-    bool run(const std::string& name, const std::function<void(const std::string&)>& write, Progress& progress) const {
+    bool run(const std::string& input, const std::function<void(const std::string&)>& write, Progress& progress) const {
+        const std::string name = input == "-" ? "standard input" : input;
         try {
-            return analyze(name, write, progress);
+            return analyze(*open_source(input), name, write, progress);
         } catch (const InputError& error) {
             progress.say(error.what());
             if (options_.json) write(json_line(json_of_failure(name, error.line(), error.reason())));
@@ -201,7 +202,7 @@ public:
     }
 
 private:
-    bool analyze(const std::string& name, const std::function<void(const std::string&)>& write,
+    bool analyze(ByteSource& source, const std::string& name, const std::function<void(const std::string&)>& write,
                  Progress& progress) const {
         bool sound = true;
         bool any_map = false;
