@@ -208,8 +208,7 @@ private:
         bool any_map = false;
         std::string without_map;
         std::vector<ReportedDump> reported;
-        const std::unique_ptr<ByteSource> source = open_source(name);
-        analyze_dumps(*source, name, analyze_options_, [&](DumpAnalysis&& analysis, const DumpVocabulary& vocabulary) {
+        analyze_dumps(source, name, analyze_options_, [&](DumpAnalysis&& analysis, const DumpVocabulary& vocabulary) {
             if (analysis.bad_lines != 0) {
                 sound = false;
                 const auto bad = std::ranges::find(analysis.problems, DumpProblem::Kind::bad, &DumpProblem::kind);
