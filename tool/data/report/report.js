@@ -157,7 +157,7 @@
       make("canvas", { "aria-hidden": "true" }), make("div", { class: "window" }));
     const view = make("p", { class: "view", "aria-live": "polite" });
     const grid = make("div", { class: "map", role: "grid", "aria-label": "Map of memory", "aria-describedby": "map-keys" });
-    const detail = make("div", { class: "detail", "aria-live": "polite" });
+    const detail = make("div", { class: "detail", id: "map-detail" });
     section.append(
       make("h2", { id: "map-title" }, "Map of memory"), note,
       make("div", { class: "bar" }, maps.length > 1 ? make("label", {}, "Map", pick) : null, out, into, whole, back, forth,
@@ -392,6 +392,7 @@
       cell.tabIndex = 0;
       cell.setAttribute("aria-selected", "true");
       cell.setAttribute("aria-label", `${state.map.address(contents.from)}, ${human((contents.to - contents.from) * page)}: ${cellName(contents)}`);
+      cell.setAttribute("aria-describedby", "map-detail");
       if (state.on !== null) cell.classList.add("on");
       if (focus) cell.focus({ preventScroll: true });
       detail.innerHTML = describe(contents);
