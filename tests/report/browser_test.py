@@ -26,8 +26,8 @@ DUMPS = SOURCE / "tests/data/ptdumps"
 # Without the switches against traffic of its own, every start of the browser looks for servers in the network.
 SWITCHES = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"]
-# A name that would break out of the script element, out of a tag and out of an attribute.
-HOSTILE = "</script><img src=x onerror=alert(1)>\"'&.txt"
+# A folder and a file whose path would break out of the script element, out of a tag and out of an attribute.
+HOSTILE = ("a<", "script><img src=x onerror=alert(1)>\"'&.txt")
 
 command = None
 screenshots = None
@@ -74,8 +74,8 @@ def setUpModule():
     report("diff.html", "diff", DUMPS / "arm64-4k-39bit-2g.txt", folder / "after.txt", allowed=(1,))
     (folder / "iomem.txt").write_text("80000000-bfffffff : System RAM\n")
     report("run.html", "run", "--scenario", "tiny", "--memory-map", folder / "iomem.txt")
-    (folder / "hostile").mkdir()
-    hostile = folder / "hostile" / HOSTILE.replace("/", "\u2215")
+    hostile = folder / HOSTILE[0] / HOSTILE[1]
+    hostile.parent.mkdir()
     hostile.write_text(text)
     report("hostile.html", "analyze", hostile)
     broken = folder / "broken.txt"
@@ -345,7 +345,7 @@ class HostilePage(Page):
     page = "hostile.html"
 
     def test_names_from_outside_stay_text(self):
-        self.assertIn("<img src=x onerror=alert(1)>", self.text("h1"))
+        self.assertTrue(self.text("h1").endswith("/".join(HOSTILE)))
         self.assertEqual(run_script("document.querySelectorAll('img').length"), 0)
         self.assertIn("2 GiB of 2 GiB mapped", self.text(".view"))
 
