@@ -2,7 +2,6 @@
 // analysis adds up, a picture of it loses nothing, and the same bytes in other pieces read the same.
 #include "analyze.hpp"
 #include "analyze_output.hpp"
-#include "diff.hpp"
 #include "input_error.hpp"
 #include "report_analyze.hpp"
 

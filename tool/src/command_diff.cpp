@@ -7,7 +7,6 @@
 #include "report_analyze.hpp"
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -53,7 +52,7 @@ int run_diff(const Options& options, bool listed_is_given) {
     if (!options.report.empty()) {
         check_report_path(options.report);
         diff_options.picture_limit = report_picture_limit;
-        diff_options.listed = std::max(diff_options.listed, listed_in_json);
+        if (!listed_is_given) diff_options.listed = listed_in_json;
     }
     RereadableInput before(options.before);
     RereadableInput after(options.after);

@@ -20,10 +20,6 @@
     while (unit + 1 < units.length && bytes >= 1024) { bytes /= 1024; unit++; }
     return `${unit === 0 ? bytes : Number(bytes.toFixed(2))} ${units[unit]}`;
   }
-  function percent(part, whole) {
-    const share = 100 * part / whole;
-    return part === 0 ? "0 %" : share < 0.1 ? "<0.1 %" : part !== whole && share > 99.9 ? ">99.9 %" : `${share.toFixed(1)} %`;
-  }
   /** An element: make("p", {class: "note"}, "text", child...). */
   function make(name, attributes = {}, ...children) {
     const svg = ["svg", "path", "rect", "line", "text", "g", "circle"].includes(name);
