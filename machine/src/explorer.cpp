@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "machine/fiber.hpp"
+#include "machine/message.hpp"
 
 namespace directmap::machine {
 
@@ -21,8 +22,14 @@ void normalize(Footprint& footprint) {
     footprint.erase(std::unique(footprint.begin(), footprint.end()), footprint.end());
 }
 
+/// In a footprint: it isn't known what else was touched.
+constexpr std::uint64_t anything = ~std::uint64_t{0};
+
 /// Steps commute unless both touch something that one of them writes.
 bool commute(const Footprint& a, const Footprint& b) {
+    for (const Footprint* footprint : {&a, &b}) {
+        if (!footprint->empty() && footprint->back() == anything) return false; // they are sorted
+    }
     for (auto i = a.begin(), j = b.begin(); i != a.end() && j != b.end();) {
         if ((*i >> 1) == (*j >> 1)) {
             // The same object: every entry for it, in both.
@@ -168,7 +175,12 @@ public:
             if (last.taken + 1u >= last.alternatives) continue;
             Unit unit;
             unit.path.assign(path_.begin(), path_.begin() + static_cast<std::ptrdiff_t>(depth));
-            ++unit.path.back().taken;
+            Branch& varied = unit.path.back();
+            // The alternative is left while hardware still has other choices in it: what the step would touch then
+            // isn't known yet.
+            if (varied.explored.size() > varied.taken && depth < path_.size() && path_[depth].explored.empty())
+                varied.explored[varied.taken].push_back(anything);
+            ++varied.taken;
             units.push_back(std::move(unit));
         }
         return units;
@@ -240,53 +252,12 @@ private:
     int lowest_ = 0;
 };
 
-// ---- units and tallies between processes ---------------------------------------------------------------------------
-
-class Writer {
-public:
-    void number(std::uint64_t value) {
-        for (; value >= 0x80; value >>= 7) bytes_.push_back(static_cast<char>((value & 0x7f) | 0x80));
-        bytes_.push_back(static_cast<char>(value));
-    }
-    void text(const std::string& text) {
-        number(text.size());
-        bytes_ += text;
-    }
-    std::string take() { return std::move(bytes_); }
-
-private:
-    std::string bytes_;
-};
-
-class Reader {
-public:
-    explicit Reader(const std::string& bytes) : bytes_{bytes} {}
-    std::uint64_t number() {
-        std::uint64_t value = 0;
-        for (unsigned shift = 0;; shift += 7) {
-            if (at_ == bytes_.size() || shift > 63) throw std::invalid_argument("a message of another version");
-            const auto byte = static_cast<unsigned char>(bytes_[at_++]);
-            value |= std::uint64_t{byte & 0x7fu} << shift;
-            if ((byte & 0x80) == 0) return value;
-        }
-    }
-    std::string text() {
-        const std::uint64_t size = number();
-        if (size > bytes_.size() - at_) throw std::invalid_argument("a message of another version");
-        std::string text = bytes_.substr(at_, size);
-        at_ += size;
-        return text;
-    }
-
-private:
-    const std::string& bytes_;
-    std::size_t at_ = 0;
-};
-
 } // namespace
 
+// ---- units and tallies between processes ---------------------------------------------------------------------------
+
 std::string Unit::serialize() const {
-    Writer out;
+    MessageWriter out;
     out.number(first_run);
     out.number(runs);
     out.number(path.size());
@@ -303,17 +274,17 @@ std::string Unit::serialize() const {
 }
 
 Unit Unit::parse(const std::string& bytes) {
-    Reader in{bytes};
+    MessageReader in{bytes};
     Unit unit;
     unit.first_run = in.number();
     unit.runs = in.number();
-    unit.path.resize(in.number());
+    unit.path.resize(in.count());
     for (Branch& branch : unit.path) {
         branch.taken = static_cast<std::uint8_t>(in.number());
         branch.alternatives = static_cast<std::uint8_t>(in.number());
-        branch.explored.resize(in.number());
+        branch.explored.resize(in.count());
         for (Footprint& footprint : branch.explored) {
-            footprint.resize(in.number());
+            footprint.resize(in.count());
             for (std::uint64_t& object : footprint) object = in.number();
         }
     }
@@ -329,7 +300,7 @@ void Tally::add(const Tally& other) {
 }
 
 std::string Tally::serialize() const {
-    Writer out;
+    MessageWriter out;
     for (const std::uint64_t count : {executions, states, steps, pruned}) out.number(count);
     out.number(failure ? 1 : 0);
     if (failure) {
@@ -345,13 +316,13 @@ std::string Tally::serialize() const {
 }
 
 Tally Tally::parse(const std::string& bytes) {
-    Reader in{bytes};
+    MessageReader in{bytes};
     Tally tally;
     for (std::uint64_t* count : {&tally.executions, &tally.states, &tally.steps, &tally.pruned}) *count = in.number();
     if (in.number() == 0) return tally;
     tally.failure.emplace();
     tally.failure->schedule = parse_schedule(in.text());
-    tally.failure->violations.resize(in.number());
+    tally.failure->violations.resize(in.count());
     for (Violation& v : tally.failure->violations) {
         v.promise = in.text();
         v.what = in.text();
@@ -626,7 +597,8 @@ private:
         reading_ = false;
         cpu_ = cpu;
     }
-    void line(const std::string& what) {
+    void line(std::string what) {
+        while (what.ends_with(' ')) what.pop_back();
         if (told_cpu_ != static_cast<int>(cpu_)) text_ += fmt::format("CPU {}\n", cpu_);
         told_cpu_ = static_cast<int>(cpu_);
         text_ += "    " + what + "\n";
@@ -688,7 +660,7 @@ Explorer::Explorer(const Scenario& scenario, const SeededFault* fault)
     : runner_{std::make_unique<Runner>(scenario, fault)} {}
 Explorer::~Explorer() = default;
 
-std::vector<Unit> Explorer::first_units(const SearchMode& mode) const {
+std::vector<Unit> Explorer::first_units(const SearchMode& mode) {
     if (mode.kind != SearchMode::Kind::random) return {Unit{}};
     std::vector<Unit> units;
     for (std::uint64_t first = 0; first < mode.runs; first += unit_runs) {
@@ -718,7 +690,7 @@ UnitResult Explorer::work(const SearchMode& mode, const Unit& unit) {
         }
         return result;
     }
-    DepthFirst strategy{mode, mode.reduce && !runner_->scenario().changes_gate, unit};
+    DepthFirst strategy{mode, mode.reduce && !runner_->scenario().hidden_state, unit};
     for (;;) {
         const bool clean = count(runner_->run(strategy));
         tally.states = strategy.states();

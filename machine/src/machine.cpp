@@ -969,8 +969,11 @@ Entry Machine::hardware_walk(PhysAddr pa, Where where) {
     for (;; ++level) {
         Page& p = page(table);
         const unsigned index = static_cast<unsigned>(va >> r.shift(level)) & (r.entries(level) - 1);
+        // Whichever word it reads: it may end here, and a barrier may have waited for that.
         touch(Touched::page, table, false);
         touch_word(table, index, false);
+        touch(Touched::walkers, hardware_walks, true);
+        touch_expectations({pa, 1}, true);
         std::uint64_t word = p.words[index];
         const bool unpublished = !p.older.empty() && p.older[index] != word;
         if (unpublished && scheduler_ != nullptr && scheduler_->choose("hardware_walk", 2) == 1) word = p.older[index];
@@ -994,7 +997,6 @@ Entry Machine::hardware_walk(PhysAddr pa, Where where) {
         yield("hardware_walk");
     }
     std::erase_if(walks_, [&](const WalkInFlight& walk) { return walk.cpu == on && walk.began == began; });
-    touch(Touched::walkers, hardware_walks, true); // a barrier may have waited for it
     if (entry.is_leaf()) {
         check_leaves(run_of(entry, va, level), entry, align_to(va, r.shift(level)));
     } else {
@@ -1017,6 +1019,12 @@ std::string Machine::explain(std::uint64_t table, std::uint64_t word) const {
     }
     return fmt::format("'{}' {} bytes{}", describe(e.access), config_.regime.bytes(level),
                        e.contiguous ? " contiguous" : "");
+}
+
+bool Machine::is_table(std::uint64_t table, std::uint64_t word) const {
+    const auto p = pages_.find(table);
+    if (p == pages_.end() || p->second.refs.empty()) return false;
+    return config_.regime.decode(p->second.refs.front().level, word).kind == Entry::Kind::table;
 }
 
 void Machine::for_each_word(const std::function<void(std::uint64_t, unsigned, std::uint64_t)>& visit) const {

@@ -59,6 +59,7 @@ World::World(const RigConfig& config, const SeededFault* fault)
 class World::Walk {
 public:
     explicit Walk(World& world) : world_{world} {
+        world.rig.machine().touch_expectations(world.rig.whole(), false);
         note();
         world.walks_.push_back(this);
     }
@@ -155,6 +156,7 @@ Attributes World::translate(PhysAddr pa) {
 
 void World::check_seen(PhysRange range, Attributes attributes, const Walk& walk) {
     const Access seen = access_of(attributes);
+    rig.machine().touch_expectations(range, false);
     for (std::uint64_t pa = range.start.value(); pa < range.end().value(); pa += page_size) {
         if (walk.allows({PhysAddr{pa}, page_size}, seen)) continue;
         fail(fmt::format("a walk says '{}' of {:#x}", describe(seen), pa), PhysAddr{pa});
@@ -179,6 +181,7 @@ void World::walk(PhysRange range) {
 void World::access(PhysAddr pa, bool write, bool must_fault) {
     Machine& machine = rig.machine();
     if (scheduler_ != nullptr) scheduler_->before_call("access");
+    machine.touch_expectations({pa, page_size}, true);
     const Machine::Reach reach = machine.reach(machine.cpu(), pa, write, false);
     const char* kind = write ? "write" : "read";
     if (must_fault && reach.may_succeed)
@@ -206,8 +209,7 @@ void World::finish(bool heals) {
     // Marks that live only while a change is being committed.
     constexpr std::uint64_t marks = SmallFormat::regroup_mask.bits() | SmallFormat::broken_mask.bits();
     machine.for_each_word([&](std::uint64_t table, unsigned index, std::uint64_t word) {
-        if ((word & 1) != 0 && (word & 2) != 0 && machine.explain(table, word).starts_with("table")) return;
-        if ((word & marks) != 0)
+        if ((word & marks) != 0 && !machine.is_table(table, word))
             fail(fmt::format("{:#x}[{}] still has the mark of a change", table, index), PhysAddr{table});
     });
     if (const std::string problem = rig.check(); !problem.empty() && machine.violations().empty()) fail(problem);
@@ -222,7 +224,7 @@ void World::finish(bool heals) {
     if (rig.leaves() != rig.smallest_cover()) fail("the map doesn't collapse to the fewest leaves");
     std::size_t linked = 1;
     machine.for_each_word([&](std::uint64_t table, unsigned, std::uint64_t word) {
-        if (machine.explain(table, word).starts_with("table")) ++linked;
+        if (machine.is_table(table, word)) ++linked;
     });
     const std::size_t kept = linked + rig.map().statistics().set_aside;
     if (machine.tables_in_use() != kept)

@@ -131,7 +131,8 @@ void add_collapses(std::vector<Scenario>& all) {
                                    w.protect(w.pages(6), read_only);
                                    w.protect(w.pages(6), writable);
                                }}},
-                   .finish = [](World& w) { w.background_step(); }});
+                   .finish = [](World& w) { w.background_step(); },
+                   .hidden_state = true});
     all.push_back({.name = "epoch-stall",
                    .what = "a walker stays long: tables wait for it, and nobody else does",
                    .config = small_map(),
@@ -199,7 +200,7 @@ void add_shortages(std::vector<Scenario>& all) {
                  w.protect(w.pages(6), writable);
                  w.protect(w.pages(4, 4), writable);
              },
-         .changes_gate = true});
+         .hidden_state = true});
     all.push_back(
         {.name = "atomic-callers",
          .what = "two callers that can't sleep share what is set aside",
@@ -232,7 +233,7 @@ void add_gates(std::vector<Scenario>& all) {
          .agents = {{0, "makes page 5 read-only", [](World& w) { w.protect(w.pages(5), read_only); }},
                     {1, "admits CPU 2, which doesn't tolerate resizing", [](World& w) { w.admit(2, intolerant); }}},
          .finish = changes_without_resizing,
-         .changes_gate = true,
+         .hidden_state = true,
          .heals = false});
     all.push_back(
         {.name = "gate-collapse-admission",
@@ -246,7 +247,7 @@ void add_gates(std::vector<Scenario>& all) {
          .agents = {{0, "collapses region 0", [](World& w) { w.collapse(w.region(0), {ErrorCode::unsupported}); }},
                     {1, "admits CPU 2, which doesn't tolerate resizing", [](World& w) { w.admit(2, intolerant); }}},
          .finish = changes_without_resizing,
-         .changes_gate = true,
+         .hidden_state = true,
          .heals = false});
     all.push_back(
         {.name = "gate-group-admission",
@@ -260,7 +261,7 @@ void add_gates(std::vector<Scenario>& all) {
                      }},
                     {1, "admits CPU 2, which doesn't tolerate resizing", [](World& w) { w.admit(2, intolerant); }}},
          .finish = changes_without_resizing,
-         .changes_gate = true,
+         .hidden_state = true,
          .heals = false});
     all.push_back(
         {.name = "gate-repaint-access",
@@ -275,7 +276,7 @@ void add_gates(std::vector<Scenario>& all) {
                          w.access(w.pages(5).start, true, false);
                      }}},
          .finish = changes_without_resizing,
-         .changes_gate = true,
+         .hidden_state = true,
          .heals = false});
     all.push_back(
         {.name = "gate-two-admissions",
@@ -290,7 +291,7 @@ void add_gates(std::vector<Scenario>& all) {
                          w.collapse(w.region(0), {ErrorCode::unsupported});
                      }}},
          .finish = changes_without_resizing,
-         .changes_gate = true,
+         .hidden_state = true,
          .heals = false});
     all.push_back(
         {.name = "gate-failed-admission",
@@ -303,7 +304,7 @@ void add_gates(std::vector<Scenario>& all) {
                      [](World& w) { w.admit(4, intolerant, AdmissionPolicy::repaint, {ErrorCode::no_tables}); }},
                     {2, "collapses region 0", [](World& w) { w.collapse(w.region(0), {ErrorCode::unsupported}); }}},
          .finish = changes_without_resizing,
-         .changes_gate = true,
+         .hidden_state = true,
          .heals = false});
     all.push_back({.name = "gate-hotplug-storm",
                    .what = "CPUs come in both kinds, one leaves, and a page changes meanwhile",
@@ -319,7 +320,7 @@ void add_gates(std::vector<Scenario>& all) {
                                    w.rig.machine().leave(3);
                                }}},
                    .finish = changes_without_resizing,
-                   .changes_gate = true,
+                   .hidden_state = true,
                    .heals = false});
     all.push_back(
         {.name = "gate-refuse",
@@ -333,7 +334,7 @@ void add_gates(std::vector<Scenario>& all) {
                          }
                          w.collapse(w.region(0));
                      }}},
-         .changes_gate = true});
+         .hidden_state = true});
     all.push_back({.name = "gate-never-arrives",
                    .what = "a CPU is admitted and never comes: the others go on",
                    .config = tiny_map(3, 1),
@@ -347,7 +348,7 @@ void add_gates(std::vector<Scenario>& all) {
                                    w.protect(w.pages(5), writable);
                                }}},
                    .finish = changes_without_resizing,
-                   .changes_gate = true,
+                   .hidden_state = true,
                    .heals = false});
     all.push_back({.name = "gate-dies-half-way",
                    .what = "the CPU that repaints dies half-way: others change pages and admit CPUs all the same",
@@ -360,7 +361,7 @@ void add_gates(std::vector<Scenario>& all) {
                                    w.admit(3, intolerant);
                                }}},
                    .finish = changes_without_resizing,
-                   .changes_gate = true,
+                   .hidden_state = true,
                    .heals = false});
     all.push_back({.name = "collapse-dies-half-way",
                    .what = "a CPU dies while it collapses: others change pages all the same",
@@ -399,7 +400,7 @@ void add_gates(std::vector<Scenario>& all) {
                                    w.admit(2, tolerant);
                                    w.walk_in_hardware(w.pages(6).start);
                                }}},
-                   .changes_gate = true});
+                   .hidden_state = true});
 }
 
 } // namespace

@@ -11,6 +11,7 @@ void register_commands(CLI::App& app, int& exit_code) {
     register_convert_trace(app, exit_code);
     register_watch(app, exit_code);
     register_boot(app, exit_code);
+    register_explore(app, exit_code);
     register_man(app, exit_code);
     register_completion(app, exit_code);
 }

@@ -36,6 +36,7 @@ constexpr const char* footer =
     "  0  success\n"
     "  1  a check or a run failed, a difference or a violation was found\n"
     "  2  bad input or usage; standard error has one line, 'directmap: FILE:LINE: reason'\n"
+    "  3  explore: an order was found that breaks a promise\n"
     "\n"
     "NO_COLOR, or an output that is no terminal, means plain text.";
 

@@ -87,7 +87,7 @@ public:
     Explorer& operator=(const Explorer&) = delete;
 
     /// The units that a search begins with, in its order.
-    [[nodiscard]] std::vector<Unit> first_units(const SearchMode& mode) const;
+    [[nodiscard]] static std::vector<Unit> first_units(const SearchMode& mode);
     /// Works on a unit until it is done, has made `unit_runs` runs, or has found a violation (then nothing is left of
     /// it).
     [[nodiscard]] UnitResult work(const SearchMode& mode, const Unit& unit);

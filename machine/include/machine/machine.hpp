@@ -145,6 +145,12 @@ public:
 
     /// Compares every page of `range` with the reference, attributes of invalid leaves included.
     void verify(PhysRange range);
+    /// The scenario looks at the reference, or (`cached`) at what may be cached: calls that change these don't commute
+    /// with that.
+    void touch_expectations(PhysRange range, bool cached) const {
+        touch_regions(Touched::reference, range.start.value() + config_.offset, range.size, false);
+        if (cached) touch_regions(Touched::region, range.start.value() + config_.offset, range.size, false);
+    }
     /// Whether some translation that `cpu` may use now allows the access.
     struct Reach {
         bool may_succeed = false;
@@ -162,6 +168,8 @@ public:
     [[nodiscard]] std::optional<PhysAddr> region_of_lock(unsigned id) const;
     /// A descriptor in a table, in words: "RW NX page", "table 0x…". For stories.
     [[nodiscard]] std::string explain(std::uint64_t table, std::uint64_t word) const;
+    /// Whether it leads to another table.
+    [[nodiscard]] bool is_table(std::uint64_t table, std::uint64_t word) const;
     /// Calls `visit(table, index, word)` for every word that a walk can reach from the root.
     void for_each_word(const std::function<void(std::uint64_t, unsigned, std::uint64_t)>& visit) const;
 

@@ -185,8 +185,9 @@ struct Scenario {
     std::function<void(World&)> prepare{}; ///< before the race; may be empty
     std::vector<Agent> agents{};
     std::function<void(World&)> finish{}; ///< after it, before the map is healed and checked; may be empty
-    /// The gate changes during the race, so calls that touch no common memory may still not commute.
-    bool changes_gate = false;
+    /// The race goes through state that no platform call touches and no lock guards (the gate's mode, the notes of
+    /// background collapse), so calls that touch no common memory may still not commute.
+    bool hidden_state = false;
     /// Afterwards the map collapses to the fewest leaves. Not so when the gate is closed or pages are pinned.
     bool heals = true;
 };
