@@ -110,7 +110,11 @@ private:
             const PhysAddr end = core_.region_end(pa, range.end());
             WalkerSection<P> walker{core_.platform};
             if (auto r = plan(range, {pa, end - pa}); !r) return r;
-            if (auto r = check(pa); !r) return r;
+            if (!check(pa)) {
+                // The gate may have closed since the plan looked: then nothing is left that must be resized.
+                if (auto r = plan(range, {pa, end - pa}); !r) return r;
+                if (auto r = check(pa); !r) return r;
+            }
             // Only the range's own ends can be cut, unless they lie on a region's edge or in pinned pages.
             const bool at_edge = core_.virt(pa).aligned(G::region_bytes) && core_.virt(end).aligned(G::region_bytes);
             cuts = cuts || plan_.cuts() || (!at_edge && !plan_.pinned);
