@@ -275,7 +275,7 @@ public:
                 break;
             }
         }
-        core_.stock.reset_low_water();
+        core_.stock.reset_low_water(core_.platform);
         return {};
     }
     /// Gives back tables whose grace period is over; returns how many still wait. Any context.

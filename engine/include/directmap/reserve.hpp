@@ -19,7 +19,8 @@ public:
         platform.acquire(lock_);
         const bool got = count_ != 0;
         if (got) {
-            pa = pages_[--count_];
+            pa = pages_[count_ - 1];
+            set_count(count_ - 1);
             if (count_ < low_water_) low_water_ = count_;
         }
         platform.release(lock_);
@@ -29,16 +30,26 @@ public:
     [[nodiscard]] bool put(P& platform, PhysAddr pa) {
         platform.acquire(lock_);
         const bool room = count_ != capacity;
-        if (room) pages_[count_++] = pa;
+        if (room) {
+            pages_[count_] = pa;
+            set_count(count_ + 1);
+        }
         platform.release(lock_);
         return room;
     }
-    [[nodiscard]] unsigned count() const { return count_; }
+    /// As it is at the moment; needs no lock.
+    [[nodiscard]] unsigned count() const { return __atomic_load_n(&count_, __ATOMIC_RELAXED); }
     /// The fewest pages that it ever held since `reset_low_water`.
     [[nodiscard]] unsigned low_water() const { return low_water_; }
-    void reset_low_water() { low_water_ = count_; }
+    void reset_low_water(P& platform) {
+        platform.acquire(lock_);
+        low_water_ = count_;
+        platform.release(lock_);
+    }
 
 private:
+    void set_count(unsigned count) { __atomic_store_n(&count_, count, __ATOMIC_RELAXED); }
+
     typename P::Lock lock_{};
     PhysAddr pages_[capacity];
     unsigned count_ = 0;
