@@ -405,7 +405,8 @@ public:
         point(false, nullptr);
     }
     void wait(const char* why, const std::function<bool()>& ready) override {
-        if (!racing_ || stopped_) return;
+        if (!racing_) return;
+        if (stopped_) return clear_up(ready);
         agents_[current_].why = why;
         point(false, &ready);
     }
@@ -439,7 +440,7 @@ private:
 
     [[nodiscard]] bool enabled(unsigned agent) const {
         const AgentState& a = agents_[agent];
-        if (a.done || (a.dead && !over())) return false;
+        if (a.done || (a.dead && !over() && !stopped_)) return false;
         return a.ready == nullptr || (*a.ready)();
     }
     /// Whoever lives has ended. Then the dead do, too, so that the run has an end.
@@ -468,6 +469,22 @@ private:
         }
         decide(pausing);
         if (!stopped_ && current_ != here) resume_chosen(*fibers_[here]);
+        if (stopped_ && ready != nullptr) clear_up(*ready);
+        agents_[here].ready = nullptr;
+    }
+
+    /// After the race: nobody is interrupted any more, but whoever has to wait still lets those go on that can, so
+    /// that nobody enters where another one still is. Where nobody can, it goes on as it is.
+    void clear_up(const std::function<bool()>& ready) {
+        const unsigned here = current_;
+        agents_[here].ready = &ready;
+        while (!ready()) {
+            unsigned other = 0;
+            while (other < agents_.size() && (other == here || !agents_[other].begun || !enabled(other))) ++other;
+            if (other == agents_.size()) break;
+            current_ = other;
+            resume_chosen(*fibers_[here]);
+        }
         agents_[here].ready = nullptr;
     }
 
@@ -509,8 +526,8 @@ private:
         from.switch_to(*fibers_[current_]);
     }
 
-    /// The race is over, with a violation or without interest: whoever has begun runs to the end, one after the other
-    /// and without waiting for anything, so that nothing is left on any stack.
+    /// The race is over, with a violation or without interest: whoever has begun runs to the end, so that nothing is
+    /// left on any stack.
     void stop() {
         first_violations_ = world_->rig.machine().violations().size();
         stopped_ = true;
@@ -532,8 +549,14 @@ private:
         if (!stopped_ && !left() && !world_->rig.machine().violations().empty()) stop();
         if (!stopped_ && left()) decide(false);
         if (stopped_) {
-            current_ = 0;
-            while (current_ < agents_.size() && (agents_[current_].done || !agents_[current_].begun)) ++current_;
+            const auto first = [&](const auto& wanted) {
+                unsigned agent = 0;
+                while (agent < agents_.size() && (agents_[agent].done || !agents_[agent].begun || !wanted(agent)))
+                    ++agent;
+                return agent;
+            };
+            current_ = first([&](unsigned agent) { return enabled(agent); });
+            if (current_ == agents_.size()) current_ = first([](unsigned) { return true; });
             if (current_ == agents_.size()) return &thread_;
         } else if (!left()) {
             return &thread_;
