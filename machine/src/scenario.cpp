@@ -1,6 +1,7 @@
 #include "machine/scenario.hpp"
 
 #include <algorithm>
+#include <sstream>
 #include <utility>
 
 #include <fmt/format.h>
@@ -176,6 +177,34 @@ void World::walk(PhysRange range) {
         return true;
     });
     if (at != range.end().value()) fail(fmt::format("a walk ends at {:#x}", at), PhysAddr{at});
+}
+
+void World::dump() {
+    const Walk walk{*this};
+    const PhysRange whole = rig.whole();
+    std::uint64_t at = whole.start.value();
+    rig.map().dump([&](const char* text, unsigned size) {
+        std::istringstream line{std::string(text, size)};
+        std::uint64_t start = 0, end = 0;
+        char dash = 0;
+        std::string word;
+        if (!(line >> std::hex >> start >> dash >> end >> word >> word)) return; // a marker
+        Attributes attributes = Attributes{}.with_valid(true);
+        bool mapped = false;
+        while (line >> word) {
+            mapped = true;
+            if (word == "F") attributes = attributes.with_valid(false);
+            if (word == "RW" || word == "ro") attributes = attributes.with_writable(word == "RW");
+            if (word == "NX" || word == "x") attributes = attributes.with_executable(word == "x");
+        }
+        start -= rig.config().offset;
+        end -= rig.config().offset;
+        // A leaf that was merged meanwhile may begin before the line: true, too.
+        if (start > at || !mapped) fail(fmt::format("a dump has nothing at {:#x}", at), PhysAddr{at});
+        check_seen(phys_range(start, end), attributes, walk);
+        at = std::max(at, end);
+    });
+    if (at != whole.end().value()) fail(fmt::format("a dump ends at {:#x}", at), PhysAddr{at});
 }
 
 void World::access(PhysAddr pa, bool write, bool must_fault) {

@@ -34,6 +34,12 @@ RigConfig tiny_map(unsigned cpus, unsigned cpus_outside) {
     config.tables_through_map = false;
     return config;
 }
+/// Two regions, tables somewhere else.
+RigConfig two_regions(unsigned cpus = 2, unsigned cpus_outside = 0) {
+    RigConfig config = tiny_map(cpus, cpus_outside);
+    config.ram = {{phys_range(World::base, World::base + 2 * World::region_size), {}}};
+    return config;
+}
 RigConfig with_policy(RigConfig config, CollapsePolicy policy) {
     config.policy = policy;
     return config;
@@ -92,6 +98,16 @@ void add_collapses(std::vector<Scenario>& all) {
                                    w.protect(w.pages(70), read_only);
                                }},
                               {1, "walks over region 0", [](World& w) { w.walk(w.region(0)); }}}});
+    all.push_back({.name = "collapse-dump-lines",
+                   .what = "a dump is written while pages change and are merged: each line was true at some moment",
+                   .config = two_regions(),
+                   .prepare = [](World& w) { w.protect(w.pages(5), read_only); },
+                   .agents = {{0, "makes page 5 writable again, collapses",
+                               [](World& w) {
+                                   w.protect(w.pages(5), writable);
+                                   w.collapse(w.region(0));
+                               }},
+                              {1, "dumps the map", [](World& w) { w.dump(); }}}});
     all.push_back({.name = "collapse-translate",
                    .what = "the same with one look-up",
                    .config = small_map(),
@@ -215,6 +231,22 @@ void add_shortages(std::vector<Scenario>& all) {
                     {1, "makes page 70 read-only",
                      [](World& w) { w.protect(w.pages(70), read_only, {.atomic = true}, {ErrorCode::would_block}); }}},
          .finish = [](World& w) { w.leave_tables(100); }});
+    all.push_back(
+        {.name = "atomic-caller-sleeper",
+         .what = "a caller that sleeps for tables may never wake up: one that can't sleep doesn't wait for it",
+         .config = small_map(),
+         .prepare =
+             [](World& w) {
+                 w.prepare(w.pages(64, 8));
+                 if (!w.rig.map().set_aside(2)) w.fail("tables can't be set aside");
+             },
+         .agents = {{0, "makes pages 5-70 read-only", [](World& w) { w.protect(w.pages(5, 66), read_only); }, true},
+                    {1, "from atomic context: makes page 6 executable, then page 66 in prepared pages",
+                     [](World& w) {
+                         w.protect(w.pages(6), executable, {.atomic = true});
+                         w.protect(w.pages(66), executable, {.atomic = true});
+                     }}},
+         .finish = [](World& w) { w.release(w.pages(64, 8)); }});
 }
 
 /// Once a CPU that doesn't tolerate resizing is inside, everything is by pages: every change works.
@@ -335,6 +367,61 @@ void add_gates(std::vector<Scenario>& all) {
                          w.collapse(w.region(0));
                      }}},
          .hidden_state = true});
+    all.push_back(
+        {.name = "gate-capability-lost",
+         .what = "a change of two regions has found the gate open, and a CPU that doesn't tolerate resizing comes",
+         .config = two_regions(3, 1),
+         .agents = {{0, "makes pages 60-69 read-only", [](World& w) { w.protect(w.pages(60, 10), read_only); }},
+                    {1, "admits CPU 2, which doesn't tolerate resizing", [](World& w) { w.admit(2, intolerant); }}},
+         .finish = changes_without_resizing,
+         .hidden_state = true,
+         .heals = false});
+    all.push_back(
+        {.name = "gate-newcomer-walks",
+         .what = "the newcomer that doesn't tolerate resizing walks at once, while a change from before still runs",
+         .config = tiny_map(3, 1),
+         .agents = {{0, "makes page 5 read-only, collapses",
+                     [](World& w) {
+                         w.protect(w.pages(5), read_only);
+                         w.collapse(w.region(0), {ErrorCode::unsupported});
+                     }},
+                    {1, "admits CPU 2, which doesn't tolerate resizing",
+                     [](World& w) {
+                         w.admit(2, intolerant);
+                         w.flags[0] = 1;
+                     }},
+                    {2, "once it is inside, walks to pages 5 and 6",
+                     [](World& w) {
+                         w.await("its admission", [&w] { return w.flags[0] != 0; });
+                         w.walk_in_hardware(w.pages(5).start);
+                         w.walk_in_hardware(w.pages(6).start);
+                         w.access(w.pages(6).start, true, false);
+                     }}},
+         .finish = changes_without_resizing,
+         .hidden_state = true,
+         .heals = false});
+    all.push_back({.name = "gate-leave-and-return",
+                   .what = "a CPU leaves the map, and comes back, while a page is tightened and the map collapses",
+                   .config = small_map(3),
+                   .prepare = split_and_restore,
+                   .agents = {{0, "makes page 5 read-only, then collapses",
+                               [](World& w) {
+                                   w.protect(w.pages(5), read_only);
+                                   w.collapse(w.region(0));
+                               }},
+                              {1, "takes CPU 2 off the map and admits it again",
+                               [](World& w) {
+                                   w.rig.machine().leave(2);
+                                   w.admit(2, tolerant);
+                                   w.flags[0] = 1;
+                               }},
+                              {2, "once it is back, uses page 6",
+                               [](World& w) {
+                                   w.await("its return", [&w] { return w.flags[0] != 0; });
+                                   w.walk_in_hardware(w.pages(6).start);
+                                   w.access(w.pages(6).start, true, false);
+                               }}},
+                   .hidden_state = true});
     all.push_back({.name = "gate-never-arrives",
                    .what = "a CPU is admitted and never comes: the others go on",
                    .config = tiny_map(3, 1),

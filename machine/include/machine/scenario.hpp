@@ -145,6 +145,8 @@ public:
     void walk_in_hardware(PhysAddr pa) { (void)rig.machine().hardware_walk(pa); }
     /// Every leaf of `range`, without a lock: no page may be missing or lead elsewhere.
     void walk(PhysRange range);
+    /// The map as a dump, read back: no page may be missing, and each line must have been true while it was taken.
+    void dump();
     /// An access by the current CPU now. `must_fault`: no translation that it may use allows the access; otherwise all
     /// do.
     void access(PhysAddr pa, bool write, bool must_fault);
