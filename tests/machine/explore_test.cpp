@@ -269,7 +269,7 @@ TEST(LongSearch, EveryScenarioIsCleanWithThreePreemptions) {
 TEST(Workers, HoweverManyThereAreTheResultIsTheSame) {
     const std::vector<Search> searches = {{"regions-collapse", "", bounded(2)},
                                           {"split-access", "", exhaustive(true)},
-                                          {"free-walk-in-flight", "", exhaustive(true)},
+                                          {"epoch-stall", "", exhaustive(true)},
                                           {"gate-failed-admission", "admit-reopens", bounded(2)},
                                           {"reserve-exhausted", "", random_runs(3, 1500)},
                                           {"collapse-protect", "lock-wrong-region", bounded(2)}};
