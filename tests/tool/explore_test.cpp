@@ -1,6 +1,8 @@
 // `directmap explore` as a user runs it: exit codes, the same result from any number of workers, replay.
 #include "shell.hpp"
 
+#include <algorithm>
+#include <cstdint>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
