@@ -236,13 +236,13 @@ private:
             phys = {pa, chunk_bytes[c]};
             result = make_executable(*chunk, phys);
             if (!result) source_.give_chunk(pa, phys.size);
-            if (result && c != 0) ++statistics_.fallbacks;
         }
         platform_.acquire(lock_);
         if (result) {
             chunk->phys = phys;
             chunk->free = phys.size;
             ++statistics_.chunks[class_of(phys.size)];
+            if (class_of(phys.size) != 0) ++statistics_.fallbacks;
         } else {
             chunk->claimed = false;
         }
