@@ -69,7 +69,8 @@ struct Format {
         bits |= has_shareability ? 3u << 8 : 0u;                          // inner shareable
         bits |= present_mask.bits();
         bits |= std::uint64_t{1} << 54; // never executable at EL0
-        return Descriptor::from_bits(bits | (a.bits() & attribute_bits) | address_bits(pa.value() | shared_address(a.bits())));
+        return Descriptor::from_bits(bits | (a.bits() & attribute_bits) |
+                                     address_bits(pa.value() | shared_address(a.bits())));
     }
     /// A table descriptor, for a level above the last.
     [[nodiscard]] static constexpr Descriptor table(PhysAddr pa) {
@@ -97,8 +98,7 @@ struct Format {
 
     /// The bits that `change` clears and sets in a leaf; the same for every arm64 level.
     [[nodiscard]] constexpr DescriptorChange spell([[maybe_unused]] int level, Change change) const {
-        std::uint64_t clear = change.mask() & attribute_bits,
-                      set = change.values().bits() & attribute_bits;
+        std::uint64_t clear = change.mask() & attribute_bits, set = change.values().bits() & attribute_bits;
         if (change.names_shared()) {
             clear |= address_bits(realm_shared_address);
             set |= address_bits(shared_address(change.values().bits()));
