@@ -92,7 +92,12 @@ public:
                 plan_.level = InvalidationScope::any_level;
             }
             const PhysAddr end = run_end<F>(run, part_.end());
-            if (auto r = look_at(run, pa == part_.start, end == part_.end()); !r) return r;
+            if (auto r = look_at(run, pa == part_.start, end == part_.end()); !r) {
+                // Without the lock: another CPU put a table where the run had a leaf. No hole, but a reason to look
+                // again.
+                if (r.error().code == ErrorCode::not_mapped && !has_hole(run)) continue;
+                return r;
+            }
             plan_.single = pa == part_.start;
             pa = end;
         }
@@ -153,9 +158,17 @@ private:
         return {ErrorCode::incompatible, where, 0, reason};
     }
 
+    [[nodiscard]] bool has_hole(const TableRun& run) const {
+        bool hole = run.count == 1;
+        for (unsigned i = 0; !hole && i < run.count; ++i) {
+            const Descriptor d = core_.platform.load(run.table, run.first + i);
+            hole = !F::is_leaf(run.level, d) && !F::is_table(run.level, d);
+        }
+        return hole;
+    }
     [[nodiscard]] Error hole_in(const TableRun& run) const {
         unsigned hole = 0;
-        while (F::is_leaf(run.level, core_.platform.load(run.table, run.first + hole))) ++hole;
+        while (hole + 1 < run.count && F::is_leaf(run.level, core_.platform.load(run.table, run.first + hole))) ++hole;
         const PhysAddr where = run.start + (std::uint64_t{hole} << G::shift(run.level));
         return {ErrorCode::not_mapped, inside(where), 0, "a hole in the range"};
     }
