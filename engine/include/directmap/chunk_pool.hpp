@@ -455,7 +455,7 @@ private:
 
     /// As a refill begins, with tables for a range of any size. A reserve that splits have drawn on is refilled first.
     [[nodiscard]] Result<void> begin_adoption(TableLoan& loan) {
-        for (;;) {
+        for (bool drained = false;;) {
             platform_.acquire(lock_);
             const bool ready = !config_.own_tables || free_ >= G::worst_tables + config_.refill_reserve;
             const bool refilling = refilling_, mine = !refilling && ready;
@@ -470,7 +470,11 @@ private:
                 continue;
             }
             bool other = false;
-            if (auto r = try_refill(other); !r && !other) return r;
+            const auto refilled = try_refill(other);
+            if (refilled || other) continue;
+            if (drained) return refilled;
+            drain_magazines(); // free pages may still wait there
+            drained = true;
         }
     }
     [[nodiscard]] Result<void> pin_frames(PhysRange range) {
