@@ -55,6 +55,13 @@ struct Counters {
 ///    collapse puts a block over pages whose wider entries still live.)
 /// 5. The gate's mode is read with the lock held. (A sees the gate open, the gate closes, a CPU that can't tolerate
 ///    resizing enters, A resizes.)
+/// 6. Walkers take no lock. A table that is unlinked is flushed, then stamped, then kept until every walker of that
+/// time
+///    has gone (reclaim.hpp). (A dump has read the pointer to a table; a collapse unlinks it, the source hands it out
+///    again, and the dump reads what it holds then.)
+/// 7. Whoever holds a lock waits for nothing but the end of an invalidation; whoever may sleep, for tables, holds none.
+///    An atomic caller's tables are set aside, under a lock of their own. (A sleeps for memory with the lock held; B
+///    spins for it with interrupts off, on the CPU that A needs.)
 template <class Lock>
 struct Region {
     Lock lock{};
