@@ -7,6 +7,7 @@
 #include <directmap_clients/secret_memory.hpp>
 #include <directmap_clients/shared_buffers.hpp>
 #include <machine/area_rig.hpp>
+#include <machine/protected_rig.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -18,8 +19,9 @@ template <class F>
 class RigClients final : public ClientSet {
 public:
     using G = typename F::geometry;
+    using Rig = machine::Rig<F, machine::PooledPlatform>;
 
-    RigClients(machine::Rig<F>& rig, PageSupply& supply)
+    RigClients(Rig& rig, PageSupply& supply)
         : map_(rig), source_{supply}, host_{rig.machine()}, area_(map_, area_range(), aliases),
           secret_storage_(rig.config().cpus), text_storage_(rig.config().cpus), shared_storage_(rig.config().cpus),
           secret_pool_(map_, rig.platform(), source_, Secrets::pool_config(), secret_storage_.frames(),
@@ -112,8 +114,8 @@ private:
 
     static constexpr std::size_t most_frames = 4096, most_module_pages = 1 << 16, aliases = 1 << 18, most_guards = 64;
 
-    using Map = machine::RigMap<F>;
-    using Area = machine::RigArea<F>;
+    using Map = machine::RigMap<F, machine::PooledPlatform>;
+    using Area = machine::RigArea<F, machine::PooledPlatform>;
     using Pool = ChunkPool<Map, Source>;
     using Secrets = clients::SecretMemory<Map, Pool, Memory>;
     using Modules = clients::ModuleArea<Area, Pool, Source>;
