@@ -159,15 +159,6 @@ public:
         return true;
     }
 
-    /// Whether `pa` is a page of the pool, taken or free. Any context.
-    [[nodiscard]] bool owns(PhysAddr pa) {
-        platform_.acquire(lock_);
-        const ChunkFrame* const frame = find(pa);
-        const bool ours = frame != nullptr && bit(frame->owned, index_of(pa));
-        platform_.release(lock_);
-        return ours;
-    }
-
     /// Takes a chunk from the source, the largest to be had, and gives it the pool's attributes. No map lock is held,
     /// and the tables for it are the pool's own if it is the map's table source: nothing re-enters it. A failure leaves
     /// the reserve as it was. Errors: no_tables, busy (another refill is under way), whatever `protect` says.
