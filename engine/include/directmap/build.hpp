@@ -108,8 +108,12 @@ private:
         auto* region = &core_.region_of(pa);
         if (count > room) {
             region++->leaves[index] += room >> scale;
-            const unsigned each = 1u << (G::region_shift - shift);
-            for (count -= room; count > each; count -= each) region++->leaves[index] += each >> scale;
+            const unsigned each_shift = G::region_shift - shift, each = 1u << (each_shift - scale);
+            count -= room;
+            for (unsigned whole = (count - 1) >> each_shift; whole != 0; --whole) {
+                region++->leaves[index] += each;
+                count -= 1u << each_shift;
+            }
         }
         region->leaves[index] += count >> scale;
     }

@@ -382,7 +382,10 @@ CollapseProgress background_step(Core<F, P>& core, std::uint64_t budget) {
         const PhysAddr end = core.region_end(start, core.span.end());
         __atomic_store_n(&region.touched, false, __ATOMIC_RELAXED); // before reading: a change meanwhile sets it again
         auto step = collapse_range(core, {start, end - start}, budget);
-        if (!step) return total;
+        if (!step) {
+            __atomic_store_n(&region.touched, true, __ATOMIC_RELAXED);
+            return total;
+        }
         total.tables_read += step.value().tables_read;
         total.tables_freed += step.value().tables_freed;
         budget -= step.value().tables_read < budget ? step.value().tables_read : budget;

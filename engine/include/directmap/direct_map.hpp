@@ -264,11 +264,10 @@ public:
 
     /// Sets tables aside for atomic callers until the stock is full or holds `count`. May sleep. Errors: no_tables.
     [[nodiscard]] Result<void> set_aside(unsigned count = Core<F, P>::Stock::capacity) {
-        while (core_.stock.count() < count) {
+        for (unsigned have = 0; (have = core_.stock.count()) < count;) {
             PhysAddr pa;
             if (!core_.platform.take_table(pa, false)) {
-                return Error{ErrorCode::no_tables, PhysAddr{}, count - core_.stock.count(),
-                             "the table source is exhausted"};
+                return Error{ErrorCode::no_tables, PhysAddr{}, count - have, "the table source is exhausted"};
             }
             if (!core_.stock.put(core_.platform, pa)) {
                 core_.platform.give_table(pa);
