@@ -44,7 +44,7 @@ constexpr const char* description =
 constexpr const char* footer =
     "Scenarios: errors, permissions, resizes, parallel, races, walkers, deferred, memory-types, atomic, exhaustion, "
     "hotplug,\n"
-    "keys, clients, soak; 'all' is all of them, 'none' only boots, 'measure' counts the instructions of each operation;\n"
+    "keys, clients, soak; 'all' is all of them, 'none' only boots, 'measure' counts instructions of each operation;\n"
     "crash-store, crash-store-elsewhere, crash-null, crash-jump, crash-instruction, crash-stack, crash-handler,\n"
     "crash-handler-stack end the run with a cause.\n"
     "Faults: no-invalidation, local-invalidation, wrong-operand, narrow-range, skipped-update, invalid-leaves, "
