@@ -209,9 +209,9 @@ TEST(X86, TheMachineSeesTwoSizesThatDisagree) {
     ASSERT_NE(table, 0U);
     auto& platform = rig.platform();
     const auto t = platform.table(PhysAddr{table});
-    platform.begin_table_writes();
+    const bool was_open = platform.begin_table_writes();
     platform.store(t, 0, platform.load(t, 0).without(Descriptor::from_bits(SmallX86Format::write)));
-    platform.end_table_writes();
+    platform.end_table_writes(was_open);
     platform.barrier_publish();
     rig.machine().end_change(id, machine::Machine::Outcome::deferred);
     EXPECT_NE(rig.problems().find("mixed sizes"), std::string::npos) << rig.problems();
