@@ -157,11 +157,12 @@ void a_dump_accounts_for_every_byte() {
         RC_ASSERT(line.size == line.end - line.start);
         at_va = line.end;
         if (line.attributes.empty()) {
-            RC_ASSERT(next == leaves.size() || leaves[next].start + offset >= line.end);
+            RC_ASSERT(next == leaves.size() || leaves[next].start + offset - line.start >= line.size);
             continue;
         }
         std::uint64_t inside = line.start;
-        for (; next < leaves.size() && leaves[next].start + offset < line.end; ++next) {
+        // (The end of the address space is 0.)
+        for (; next < leaves.size() && leaves[next].start + offset - line.start < line.size; ++next) {
             const LeafItem& leaf = leaves[next];
             RC_ASSERT(leaf.start + offset == inside);
             RC_ASSERT(line.has("F") == !leaf.access.valid);

@@ -173,8 +173,7 @@ public:
     std::uint64_t shrink(std::uint64_t pages) {
         drain_magazines();
         std::uint64_t given = 0;
-        for (std::size_t i = 0; i < frames_.size(); ++i) {
-            ChunkFrame& frame = frames_[i];
+        for (ChunkFrame& frame : frames_) {
             FreePart part;
             if (given < pages && detach_frame(frame, part)) given += give_back(frame, part);
             for (unsigned next = 0; given < pages && detach_chunk(frame, next, part); next = part.first + part.pages) {

@@ -9,9 +9,7 @@
 #include "directmap/reserve.hpp"
 #include "directmap/split.hpp"
 
-namespace directmap {
-
-namespace detail {
+namespace directmap::detail {
 
 /// What is common to both: a page, and how its entry is stored.
 template <Format F, Platform P>
@@ -23,71 +21,71 @@ public:
     using Table = typename P::Table;
 
     /// `page` lies in a region of the map.
-    PageChangeBase(CoreType& core, PhysAddr page, Change change)
-        : core_{core}, region_{core.region_of(page)}, page_{page}, change_{change} {}
+    PageChangeBase(CoreType& map, PhysAddr pa, Change wanted)
+        : core{map}, region{map.region_of(pa)}, page{pa}, change{wanted} {}
 
 protected:
     /// Whether a leaf holds protected table pages, or would pass for them: only their owner may change it.
     [[nodiscard]] bool holds_tables(Descriptor leaf) const {
-        return core_.table_key != 0 && ((leaf & F::key_mask) == F::key_bits(core_.table_key) ||
-                                        (change_.names_key() && change_.values().key() == core_.table_key));
+        return core.table_key != 0 && ((leaf & F::key_mask) == F::key_bits(core.table_key) ||
+                                       (change.names_key() && change.values().key() == core.table_key));
     }
 
     /// Whether something has to be flushed before anything else changes in the region: the general way does that.
     [[nodiscard]] bool owes_a_flush_first() const {
-        return F::flush_owed_after_resize && (region_.deferred || region_.unflushed != 0);
+        return F::flush_owed_after_resize && (region.deferred || region.unflushed != 0);
     }
 
     /// Stores the page's entry and publishes it, under the lock and inside a write section.
-    [[gnu::always_inline]] inline void store(Table table, unsigned index, Descriptor made) {
-        core_.platform.store(table, index, made);
-        publish(core_, region_);
-        ++region_.counters.stores;
+    [[gnu::always_inline]] void store(Table table, unsigned index, Descriptor made) {
+        core.platform.store(table, index, made);
+        publish(core, region);
+        ++region.counters.stores;
     }
 
     /// Then flushes if anybody may have cached the old value.
-    [[gnu::always_inline]] inline void settle(Descriptor value, Descriptor made, bool resized, StaleSet* deferred) {
-        P& platform = core_.platform;
+    [[gnu::always_inline]] void settle(Descriptor value, Descriptor made, bool resized, StaleSet* deferred) {
+        P& platform = core.platform;
         // Background collapse looks at these without the lock.
-        __atomic_store_n(&region_.touched, true, __ATOMIC_RELAXED);
-        __atomic_store_n(&region_.last_change, platform.now(), __ATOMIC_RELAXED);
+        __atomic_store_n(&region.touched, true, __ATOMIC_RELAXED);
+        __atomic_store_n(&region.last_change, platform.now(), __ATOMIC_RELAXED);
 
         // An entry that was split may still be cached at its old level, by this change or by one that isn't flushed
         // yet; and a page that was made invalid as it was before.
-        const bool lingers = region_.deferred || region_.unflushed != 0;
+        const bool lingers = region.deferred || region.unflushed != 0;
         const bool dormant = lingers && !(value ^ made).without(F::valid_mask).empty();
         const bool stale = value.any_of(F::valid_mask) || dormant;
         const bool any_level = resized || (lingers && !omits(platform, Omission::unhinted_flush));
         const InvalidationScope scope{any_level ? InvalidationScope::any_level : G::last_level, true};
         if (deferred != nullptr) {
-            if (stale) deferred->add({core_.virt(page_), G::page_size, G::page_shift, scope});
-            region_.deferred = region_.deferred || stale || resized;
+            if (stale) deferred->add({core.virt(page), G::page_size, G::page_shift, scope});
+            region.deferred = region.deferred || stale || resized;
             return;
         }
         if (stale) {
             flush(scope);
-            if (core_.gate.invalidate_twice()) [[unlikely]]
+            if (core.gate.invalidate_twice()) [[unlikely]]
                 flush(scope);
-            ++region_.counters.rounds;
+            ++region.counters.rounds;
         } else {
-            region_.deferred = region_.deferred || resized;
+            region.deferred = region.deferred || resized;
         }
         platform.barrier_context();
     }
 
 private:
     void flush(InvalidationScope scope) {
-        core_.platform.invalidate(core_.virt(page_), scope);
-        core_.platform.barrier_complete();
-        ++region_.counters.invalidations;
-        ++region_.counters.barriers;
+        core.platform.invalidate(core.virt(page), scope);
+        core.platform.barrier_complete();
+        ++region.counters.invalidations;
+        ++region.counters.barriers;
     }
 
 protected:
-    CoreType& core_;
-    RegionState& region_;
-    PhysAddr page_;
-    Change change_;
+    CoreType& core;
+    RegionState& region;
+    PhysAddr page;
+    Change change;
 };
 
 /// The hot path: a page that is a leaf of its own already.
@@ -99,14 +97,14 @@ public:
     using typename Base::G;
 
     /// False: nothing was touched, there is more to think of.
-    [[nodiscard, gnu::always_inline]] inline bool run() {
-        P& platform = this->core_.platform;
-        if (this->change_.names_memory_type() || this->change_.names_shared()) return false; // may have to break
-        if (platform.tables_mapped_here() && !keeps_tables(this->core_, this->change_)) return false;
-        RegionGuard<F, P> guard{this->core_, this->region_};
-        PhysAddr table_pa = this->region_.table;
+    [[nodiscard, gnu::always_inline]] bool run() {
+        P& platform = this->core.platform;
+        if (this->change.names_memory_type() || this->change.names_shared()) return false; // may have to break
+        if (platform.tables_mapped_here() && !keeps_tables(this->core, this->change)) return false;
+        RegionGuard<F, P> guard{this->core, this->region};
+        PhysAddr table_pa = this->region.table;
         if (table_pa == PhysAddr{} || this->owes_a_flush_first()) return false;
-        const std::uint64_t va = this->core_.va_of(this->page_);
+        const std::uint64_t va = this->core.va_of(this->page);
 #pragma GCC unroll 3
         for (int level = G::first_leaf_level; level != G::last_level; ++level) {
             const Descriptor d = platform.load(platform.table(table_pa), G::index(level, va));
@@ -117,7 +115,7 @@ public:
         const unsigned index = G::index(G::last_level, va);
         const Descriptor value = platform.load(table, index);
         if ((value & (F::present_mask | F::contiguous_mask)) != F::present_mask) return false;
-        const Descriptor made = this->core_.format.spell(G::last_level, this->change_).apply_to(value);
+        const Descriptor made = this->core.format.spell(G::last_level, this->change).apply_to(value);
         if (made == value) return true;
         if (this->holds_tables(value)) return false;
         {
@@ -143,20 +141,20 @@ public:
 
     /// False: nothing was touched, this is for the general way. Tables are taken with no lock held; what was found
     /// before holds as long as nothing is stored in the region.
-    [[nodiscard, gnu::always_inline]] inline bool run() {
-        P& platform = this->core_.platform;
-        if (this->change_.names_memory_type() || this->change_.names_shared()) return false; // may have to break
-        TableReserve reserve{platform, this->core_.stock, options_.atomic, options_.loan};
+    [[nodiscard, gnu::always_inline]] bool run() {
+        P& platform = this->core.platform;
+        if (this->change.names_memory_type() || this->change.names_shared()) return false; // may have to break
+        TableReserve reserve{platform, this->core.stock, options_.atomic, options_.loan};
         Found found;
         constexpr std::uint64_t never = ~std::uint64_t{0};
         for (std::uint64_t found_at = never;;) {
             {
-                RegionGuard<F, P> guard{this->core_, this->region_};
+                RegionGuard<F, P> guard{this->core, this->region};
                 const bool trusted = found_at != never && omits(platform, Omission::second_plan);
-                if (this->region_.counters.stores != found_at && !trusted) {
+                if (this->region.counters.stores != found_at && !trusted) {
                     if (!find(found)) return false;
                     if (!alters(found)) return true;
-                    found_at = this->region_.counters.stores;
+                    found_at = this->region.counters.stores;
                 }
                 if (this->owes_a_flush_first()) return false;
                 if (found.tables() <= reserve.count()) {
@@ -164,13 +162,13 @@ public:
                     if (resizes) {
                         // A flush may be owed in between, the leaf be fixed, or the gate shut.
                         if (F::flush_owed_after_resize || options_.quiescent) return false;
-                        if (found.value.any_of(F::fixed_mask) || !this->core_.gate.may_split()) return false;
+                        if (found.value.any_of(F::fixed_mask) || !this->core.gate.may_split()) return false;
                     }
                     Descriptor made;
                     {
                         WriteSection<P> writable{platform}; // one for the split and the change
                         if (resizes) cut(found, reserve);
-                        made = this->core_.format.spell(G::last_level, this->change_).apply_to(found.value);
+                        made = this->core.format.spell(G::last_level, this->change).apply_to(found.value);
                         this->store(found.table, found.index, made);
                     }
                     this->settle(found.value, made, resizes, options_.deferred);
@@ -179,7 +177,7 @@ public:
             }
             if (!reserve.fill(found.tables())) return false;
             for (unsigned i = 0; platform.tables_mapped_here() && i < reserve.count(); ++i) {
-                if (reserve[i] == this->page_) return false;
+                if (reserve[i] == this->page) return false;
             }
         }
     }
@@ -198,15 +196,15 @@ private:
 
     /// False if there is no leaf, or it may not be changed.
     [[nodiscard]] bool find(Found& found) {
-        P& platform = this->core_.platform;
-        const bool keeps = !platform.tables_mapped_here() || keeps_tables(this->core_, this->change_);
-        if (!keeps && is_upper_table(this->page_)) return false;
-        const std::uint64_t va = this->core_.va_of(this->page_);
-        PhysAddr table = this->region_.table;
+        P& platform = this->core.platform;
+        const bool keeps = !platform.tables_mapped_here() || keeps_tables(this->core, this->change);
+        if (!keeps && is_upper_table(this->page)) return false;
+        const std::uint64_t va = this->core.va_of(this->page);
+        PhysAddr table = this->region.table;
         if (table == PhysAddr{}) return false;
 #pragma GCC unroll 3
         for (int level = G::first_leaf_level; level <= G::last_level; ++level) {
-            if (!keeps && table == this->page_) return false;
+            if (!keeps && table == this->page) return false;
             found.level = level;
             found.table = platform.table(table);
             found.index = G::index(level, va);
@@ -220,56 +218,56 @@ private:
 
     /// Whether the change makes a difference to the leaf; if not, its ends needn't be split.
     [[nodiscard]] bool alters(const Found& found) {
-        if (this->core_.format.spell(found.level, this->change_).apply_to(found.value) != found.value) return true;
+        if (this->core.format.spell(found.level, this->change).apply_to(found.value) != found.value) return true;
         const bool grouped = found.value.any_of(F::contiguous_mask);
         const std::uint64_t inside = (grouped ? G::group_bytes(found.level) : G::bytes(found.level)) - 1;
-        const std::uint64_t va = this->core_.va_of(this->page_);
-        this->region_.counters.splits_avoided +=
+        const std::uint64_t va = this->core.va_of(this->page);
+        this->region.counters.splits_avoided +=
             ((va & inside) != 0 ? 1u : 0u) + (((va + G::page_size) & inside) != 0 ? 1u : 0u);
         return false;
     }
 
     /// Whether a page is one of the tables above its own region.
     [[nodiscard, gnu::noinline]] bool is_upper_table(PhysAddr page) const {
-        PhysAddr table = this->core_.root;
+        PhysAddr table = this->core.root;
         for (int level = G::root_level; level < G::first_leaf_level; ++level) {
             if (table == page) return true;
-            const auto upper = this->core_.platform.table(table);
-            table = F::table_address(this->core_.platform.load(upper, G::index(level, this->core_.va_of(page))));
+            const auto upper = this->core.platform.table(table);
+            table = F::table_address(this->core.platform.load(upper, G::index(level, this->core.va_of(page))));
         }
         return false;
     }
 
     /// Makes the page a leaf of its own; each step is visible to walkers before the next.
-    [[gnu::always_inline]] inline void cut(Found& found, TableReserve& reserve) {
-        P& platform = this->core_.platform;
+    [[gnu::always_inline]] void cut(Found& found, TableReserve& reserve) {
+        P& platform = this->core.platform;
         if (found.value.any_of(F::contiguous_mask)) {
-            set_group(this->core_, this->region_, found.table, found.level, found.index, false);
+            set_group(this->core, this->region, found.table, found.level, found.index, false);
             found.value = found.value.without(F::contiguous_mask);
         }
         if (found.level != G::last_level) {
             const auto table = found.table;
             const unsigned index = found.index;
             const Descriptor link = build(found, reserve);
-            publish(this->core_, this->region_);
+            publish(this->core, this->region);
             platform.store(table, index, link);
-            ++this->region_.counters.stores;
+            ++this->region.counters.stores;
         }
-        publish(this->core_, this->region_);
+        publish(this->core, this->region);
         platform.barrier_context();
     }
 
     /// The tables from the leaf down to the page: contiguous but for the group that the page is in. Nothing points to
     /// them yet. `found` becomes the page.
-    [[nodiscard, gnu::always_inline]] inline Descriptor build(Found& found, TableReserve& reserve) {
-        P& platform = this->core_.platform;
-        auto& region = this->region_;
-        const std::uint64_t va = this->core_.va_of(this->page_);
-        const bool may_group = this->core_.gate.may_merge();
+    [[nodiscard, gnu::always_inline]] Descriptor build(Found& found, TableReserve& reserve) {
+        P& platform = this->core.platform;
+        auto& own = this->region;
+        const std::uint64_t va = this->core.va_of(this->page);
+        const bool may_group = this->core.gate.may_merge();
         const unsigned tables = found.tables();
-        region.counters.splits += tables;
-        region.counters.tables_taken += tables;
-        region.counters.filled += tables * G::table_entries;
+        own.counters.splits += tables;
+        own.counters.tables_taken += tables;
+        own.counters.filled += tables * G::table_entries;
         Descriptor top;
 #pragma GCC unroll 2
         for (int level = G::first_leaf_level + 1; level <= G::last_level; ++level) {
@@ -279,17 +277,17 @@ private:
             const unsigned shift = G::shift(level), index = G::index(level, va);
             const Descriptor first = F::child_of(level - 1, found.value);
             unsigned start = 0, end = G::table_entries; // of what can't be contiguous
-            if (may_group && this->core_.groups_allowed(level)) {
+            if (may_group && this->core.groups_allowed(level)) {
                 start = index & ~(G::group_entries(level) - 1);
                 end = start + G::group_entries(level);
                 const auto after = first.advanced(std::uint64_t{end} << shift) | F::contiguous_mask;
                 platform.fill(table, 0, start, first | F::contiguous_mask, G::bytes(level));
                 platform.fill(table, end, G::table_entries - end, after, G::bytes(level));
-                count_leaves<G>(region, level, true, G::table_entries - G::group_entries(level));
+                count_leaves<G>(own, level, true, G::table_entries - G::group_entries(level));
             }
             platform.fill(table, start, end - start, first.advanced(std::uint64_t{start} << shift), G::bytes(level));
-            count_leaves<G>(region, level, false, end - start);
-            count_leaves<G>(region, level - 1, false, -1);
+            count_leaves<G>(own, level, false, end - start);
+            count_leaves<G>(own, level - 1, false, -1);
             if (top.empty()) {
                 top = F::table(pa);
             } else {
@@ -303,6 +301,4 @@ private:
     const ChangeOptions& options_;
 };
 
-} // namespace detail
-
-} // namespace directmap
+} // namespace directmap::detail

@@ -24,16 +24,16 @@ public:
 
     [[nodiscard]] bool omits(Omission step) const { return step == omission; }
 
-    bool take_table(PhysAddr& pa, bool atomic) {
-        if (!source.take) return Platform::take_table(pa, atomic); // the machine's own
+    bool take_table(PhysAddr& pa, bool atomic, Where where = Where::current()) {
+        if (!source.take) return Platform::take_table(pa, atomic, where); // the machine's own
         if (lent_on[machine().cpu()] != 0)
             machine().report("P9 protected tables", "the pool's own change asks the pool for a table", 0);
         if (!source.take(pa, atomic)) return false;
         machine().own_table(pa.value());
         return true;
     }
-    void give_table(PhysAddr pa) {
-        if (!source.give) return Platform::give_table(pa);
+    void give_table(PhysAddr pa, Where where = Where::current()) {
+        if (!source.give) return Platform::give_table(pa, where);
         machine().disown_table(pa.value());
         source.give(pa);
     }
