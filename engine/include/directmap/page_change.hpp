@@ -136,8 +136,8 @@ public:
     using typename Base::Table;
     using TableReserve = typename Base::CoreType::TableReserve;
 
-    PageSplit(typename Base::CoreType& core, PhysAddr page, Change change, const ChangeOptions& options)
-        : Base{core, page, change}, options_{options} {}
+    PageSplit(typename Base::CoreType& map, PhysAddr pa, Change wanted, const ChangeOptions& options)
+        : Base{map, pa, wanted}, options_{options} {}
 
     /// False: nothing was touched, this is for the general way. Tables are taken with no lock held; what was found
     /// before holds as long as nothing is stored in the region.
@@ -228,12 +228,12 @@ private:
     }
 
     /// Whether a page is one of the tables above its own region.
-    [[nodiscard, gnu::noinline]] bool is_upper_table(PhysAddr page) const {
+    [[nodiscard, gnu::noinline]] bool is_upper_table(PhysAddr pa) const {
         PhysAddr table = this->core.root;
         for (int level = G::root_level; level < G::first_leaf_level; ++level) {
-            if (table == page) return true;
+            if (table == pa) return true;
             const auto upper = this->core.platform.table(table);
-            table = F::table_address(this->core.platform.load(upper, G::index(level, this->core.va_of(page))));
+            table = F::table_address(this->core.platform.load(upper, G::index(level, this->core.va_of(pa))));
         }
         return false;
     }
