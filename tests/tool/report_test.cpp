@@ -264,6 +264,27 @@ TEST(ReportOption, APageOfADiffSaysWhatChangedOfEachRun) {
         EXPECT_EQ(run.kind["change"], static_cast<int>(ChangeKind::split)) << run.start;
 }
 
+TEST(ReportOption, APageOfAReplayHasTheVerdictAndEveryPolicysCourseAndMap) {
+    const TemporaryFolder folder;
+    const CommandResult result =
+        run_command(fmt::format("replay builtin:example --json --report '{}'", folder.path("page.html")));
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const json replay = json::parse(result.out);
+    const json data = data_in(file_text(folder.path("page.html")));
+    EXPECT_EQ(data["verdict"]["text"], replay["verdict"]["text"]);
+    const json& series = data["timelines"][0]["series"];
+    ASSERT_EQ(series.size(), replay["policies"].size());
+    EXPECT_EQ(data["maps"].size(), series.size());
+    for (std::size_t index = 0; index < series.size(); ++index) {
+        const json& moments = replay["policies"][index]["moments"];
+        ASSERT_EQ(series[index]["points"].size(), moments.size());
+        for (std::size_t moment = 0; moment < moments.size(); ++moment) {
+            EXPECT_EQ(series[index]["points"][moment]["leaves"], moments[moment]["leaf_count"]);
+            EXPECT_EQ(series[index]["points"][moment]["tables"], moments[moment]["table_bytes"]);
+        }
+    }
+}
+
 TEST(ReportOption, APageOfARunHasEveryPolicysCourseAndMap) {
     const TemporaryFolder folder;
     const std::string map = folder.write("map", "80000000-bfffffff : System RAM\n");

@@ -9,6 +9,8 @@
 #include "plan.hpp"
 #include "replay.hpp"
 #include "replay_output.hpp"
+#include "report.hpp"
+#include "report_replay.hpp"
 #include "run_output.hpp"
 #include "scanner.hpp"
 #include "trace_convert.hpp"
@@ -56,6 +58,7 @@ constexpr const char* replay_footer =
     "  directmap replay trace.dat.txt --from ftrace --offset 0xffff888000000000\n"
     "  directmap replay trace.txt --accesses addresses.txt --core cortex-a72\n"
     "  directmap run --scenario modules --trace - | directmap replay -\n"
+    "  directmap replay trace.txt --report policies.html       a page with pictures (docs/report.md)\n"
     "  directmap replay builtin:example --json | jq .verdict\n"
     "\n"
     "Exit codes: 0 success, 1 a promise was broken (it says which), 2 bad input or usage.";
@@ -97,6 +100,8 @@ struct ReplayOptions {
     std::string accesses = "zipf";
     std::uint64_t access_count = 10000;
     std::uint64_t seed = 1;
+    std::string report;
+    std::string version;
     bool json = false;
     bool list_cores = false;
 };
@@ -253,6 +258,8 @@ bool run_replay(const ReplayOptions& options) {
     config.policies = policies_of(options);
     config.core = read_tlb_core(options.core);
     config.accesses = options.access_count;
+    config.keep_dump = !options.report.empty();
+    if (!options.report.empty()) check_report_path(options.report);
 
     std::unique_ptr<AccessPattern> pattern;
     std::string pattern_name = options.accesses;
@@ -297,6 +304,8 @@ bool run_replay(const ReplayOptions& options) {
         print(replay_json(setting, result).dump(2) + '\n');
     else
         print(replay_text(setting, result, Palette(stdout), output_width()));
+    if (!options.report.empty())
+        write_report(options.report, report_of(setting, result), report_origin(options.version));
     return result.kept();
 }
 
@@ -409,7 +418,10 @@ void register_replay(CLI::App& app, int& exit_code) {
         ->capture_default_str();
     replay->add_option("--seed", options->seed, "Which random accesses")->type_name("N")->capture_default_str();
     replay->add_flag("--list-cores", options->list_cores, "List the cores whose TLBs are part of the program");
+    replay->add_option("--report", options->report, "Also write a page with pictures (HTML, docs/report.md)")
+        ->type_name("FILE");
     replay->add_flag("--json", options->json, "Print JSON: all that the text says and every moment");
+    options->version = app.version();
     replay->callback([options, &exit_code] {
         if (options->list_cores) {
             list_cores(options->json);

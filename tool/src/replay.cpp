@@ -247,6 +247,7 @@ public:
         else
             for (const Range& pin : pins_) pinned.push_back(phys(pin));
         result_.smallest_cover = bench_->smallest_cover(pinned);
+        if (config_.keep_dump) result_.dump = bench_->dump();
         return std::move(result_);
     }
 

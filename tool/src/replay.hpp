@@ -33,6 +33,7 @@ struct ReplayConfig {
     AccessPattern* pattern = nullptr; ///< none: TLB misses are not counted
     std::uint64_t accesses = 0;       ///< counted at each moment, after as many that warm the TLBs up
     std::size_t most_moments = 40;
+    bool keep_dump = false; ///< of each map at the end
 
     [[nodiscard]] bool resizes_live() const { return bbm >= 3; }
 };
@@ -69,6 +70,7 @@ struct PolicyResult {
     std::vector<std::uint64_t> smallest_cover;
     std::map<std::string, Refused> refused; ///< by error code
     std::vector<std::string> problems;      ///< broken promises; nothing if all is well
+    std::string dump;                       ///< of the map at the end, if it was to be kept
     [[nodiscard]] std::uint64_t refused_count() const;
 };
 
