@@ -27,7 +27,7 @@ inline void require(bool ok, const char* what) {
 template <class R>
 inline void must(const R& result) {
     if (!result.ok()) [[unlikely]]
-        require(false, result.error().reason);
+        require(false, result.error().reason());
 }
 
 /// A map with VA = PA + map_offset of RAM from ram_base on, and everything it stands on.

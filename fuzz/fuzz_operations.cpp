@@ -184,7 +184,7 @@ private:
                  static_cast<int>(z.kind));
         }
         const auto built = map_->build(layout, by_pages ? Mapping::pages : Mapping::largest);
-        if (!built) tell("build: {}\n", built.error().reason);
+        if (!built) tell("build: {}\n", built.error().reason());
         require(built.ok(), "a map is built");
 
         hold_.assign(pages_, Hold::none);
@@ -379,9 +379,9 @@ private:
                bool fixed) {
         const auto hole = hole_in(pages);
         bool explained = false;
-        switch (error.code) {
-        case ErrorCode::not_mapped: explained = hole.has_value() && error.where == address(*hole); break;
-        case ErrorCode::no_tables: explained = scarce_ && !atomic && may_want_tables && error.needed != 0; break;
+        switch (error.code()) {
+        case ErrorCode::not_mapped: explained = hole.has_value() && error.where() == address(*hole); break;
+        case ErrorCode::no_tables: explained = scarce_ && !atomic && may_want_tables && error.needed() != 0; break;
         case ErrorCode::would_block: explained = atomic && may_want_tables; break;
         case ErrorCode::unsupported: explained = fixed || (resize && gate_before_ == Gate::Mode::closed); break;
         case ErrorCode::busy: explained = resize && gate_before_ == Gate::Mode::undecided; break;
@@ -389,8 +389,8 @@ private:
         case ErrorCode::incompatible: break;
         }
         if (!explained) {
-            fmt::print(stderr, "{} of pages {}+{}: {}: {}\n", operation, pages.first, pages.count, name(error.code),
-                       error.reason);
+            fmt::print(stderr, "{} of pages {}+{}: {}: {}\n", operation, pages.first, pages.count, name(error.code()),
+                       error.reason());
         }
         require(explained, "an error has a reason (P13)");
     }
@@ -404,24 +404,23 @@ private:
         tell("{}{}{} {}+{} {}\n", deferred ? "protect deferred" : "protect", options.atomic ? " atomic" : "",
              options.quiescent ? " quiescent" : "", pages.first, pages.count, describe(change));
         const bool one_region = va_page(pages.first) / region == va_page(pages.end() - 1) / region;
-        Error error;
-        bool ok = false;
+        Result<void> result;
         if (deferred) {
             auto r = operate([&] { return map_->protect_deferred(range_of(pages), change.for_the_engine(), options); },
                              &change, pages);
-            ok = r.ok();
-            error = r.error();
-            if (ok) flush_.merge(std::move(r.value()));
+            if (r) {
+                flush_.merge(std::move(r.value()));
+            } else {
+                result = r.error();
+            }
         } else {
-            const auto r = operate([&] { return map_->protect(range_of(pages), change.for_the_engine(), options); },
-                                   &change, pages);
-            ok = r.ok();
-            error = r.error();
+            result = operate([&] { return map_->protect(range_of(pages), change.for_the_engine(), options); }, &change,
+                             pages);
         }
         require(machine_.taken <= 2 * (G::last_level - G::first_leaf_level), "a change reserves in bounds (P6)");
         const Wants w = wants(pages, change);
-        if (!ok) {
-            judge("protect", error, pages, w.cut || !one_region, options.atomic, w.resize, w.fixed);
+        if (!result) {
+            judge("protect", result.error(), pages, w.cut || !one_region, options.atomic, w.resize, w.fixed);
             machine_.read(now_);
             require(now_ == before_, "a change that fails leaves everything as it was (P4)");
             compare("protect");
@@ -463,7 +462,7 @@ private:
             const auto r = operate([&] { return map_->collapse(rest, budget); });
             if (!r) {
                 require(gate_before_ != Gate::Mode::open, "a collapse is refused by the gate alone");
-                require(r.error().code ==
+                require(r.error().code() ==
                             (gate_before_ == Gate::Mode::closed ? ErrorCode::unsupported : ErrorCode::busy),
                         "a collapse that is refused says why");
                 return compare("collapse");
@@ -538,7 +537,7 @@ private:
         }
         operate([&] {
             const auto refused = [&](const auto& r) {
-                require(!r && r.error().code == ErrorCode::invalid_argument, "a bad range is refused (P13)");
+                require(!r && r.error().code() == ErrorCode::invalid_argument, "a bad range is refused (P13)");
             };
             refused(map_->protect(range, Change{}.writable(false)));
             refused(map_->protect_deferred(range, Change{}.valid(false)));
@@ -583,8 +582,8 @@ private:
         const auto r = operate([&] { return map_->repaint(options); });
         if (!r) {
             const bool gate = !options.quiescent && gate_before_ != Gate::Mode::open;
-            require((scarce_ && r.error().code == ErrorCode::no_tables) ||
-                        (gate && (r.error().code == ErrorCode::unsupported || r.error().code == ErrorCode::busy)),
+            require((scarce_ && r.error().code() == ErrorCode::no_tables) ||
+                        (gate && (r.error().code() == ErrorCode::unsupported || r.error().code() == ErrorCode::busy)),
                     "a repaint fails for want of tables or by the gate");
         } else {
             require_pages();
@@ -609,15 +608,15 @@ private:
         tell("admit tolerates {} no groups {} twice {} {}\n", cpu.tolerates_live_resize, cpu.no_contiguous,
              cpu.invalidate_twice, policy == AdmissionPolicy::refuse ? "or refuse" : "");
         const auto r = operate([&] { return map_->admit(cpu, policy); });
-        if (!r) tell("  {}\n", r.error().reason);
+        if (!r) tell("  {}\n", r.error().reason());
         const bool tolerates = cpu.tolerates_live_resize && !cpu.no_contiguous;
         if (cpu.invalidate_twice) machine_.twice = true;
         if (!r) {
             require(!tolerates || gate_before_ == Gate::Mode::closed, "a CPU that tolerates resizing is admitted");
             require(map_->gate_mode() == gate_before_, "an admission that fails leaves the gate as it was");
             const bool refused = policy == AdmissionPolicy::refuse || cpu.no_contiguous;
-            require((refused && r.error().code == ErrorCode::unsupported) ||
-                        (scarce_ && r.error().code == ErrorCode::no_tables),
+            require((refused && r.error().code() == ErrorCode::unsupported) ||
+                        (scarce_ && r.error().code() == ErrorCode::no_tables),
                     "an admission fails for a reason");
         } else if (!tolerates) {
             require(map_->gate_mode() == Gate::Mode::closed, "the gate closes behind a CPU that can't resize (P8)");

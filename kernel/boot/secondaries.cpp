@@ -55,8 +55,8 @@ bool bring_up(unsigned cpu, const Machine& machine, AdmissionPolicy policy) {
 
     const auto admitted = memory.map->admit(arrived_capabilities[cpu], policy);
     if (!admitted) {
-        if (admitted.error().code != ErrorCode::unsupported)
-            fail("CPU {} was not admitted: {}", cpu, admitted.error().reason);
+        if (admitted.error().code() != ErrorCode::unsupported)
+            fail("CPU {} was not admitted: {}", cpu, admitted.error().reason());
         set_state(cpu, Worker::State::refused);
         bring_down(cpu);
         return false;

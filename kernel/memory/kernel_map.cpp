@@ -125,7 +125,7 @@ void start_direct_map(const Machine& machine) {
     if (meter) memory.build_instructions = meter->read();
     if (!built) {
         const Error& error = built.error();
-        fail("building the map: {} at {}, needs {}", error.reason, Hex{error.where.value()}, error.needed);
+        fail("building the map: {} at {}, needs {}", error.reason(), Hex{error.where().value()}, error.needed());
     }
     link_image_into(memory.map->root());
     use_upper_tables(memory.map->root());
@@ -134,7 +134,7 @@ void start_direct_map(const Machine& machine) {
     drop_lower_tables();
 
     if (const auto admitted = memory.map->admit(capabilities); !admitted) {
-        fail("the boot CPU was not admitted: {}", admitted.error().reason);
+        fail("the boot CPU was not admitted: {}", admitted.error().reason());
     }
 }
 

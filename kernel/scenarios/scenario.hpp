@@ -73,15 +73,15 @@ template <class T>
 void require(const Result<T>& result, const char* what) {
     if (result.ok()) return;
     const Error& error = result.error();
-    fail("{}: {} at {} ({})", what, error.reason, Hex{error.where.value()}, name(error.code));
+    fail("{}: {} at {} ({})", what, error.reason(), Hex{error.where().value()}, name(error.code()));
 }
 
 /// Ends the run unless a call of the engine failed with `code`.
 template <class T>
 void require_error(const Result<T>& result, ErrorCode code, const char* what) {
     if (result.ok()) fail("{}: succeeded, but should have failed with {}", what, name(code));
-    if (result.error().code != code)
-        fail("{}: failed with {}, but should have with {}", what, name(result.error().code), name(code));
+    if (result.error().code() != code)
+        fail("{}: failed with {}, but should have with {}", what, name(result.error().code()), name(code));
 }
 
 // The scenarios; each in a file of its name.

@@ -59,7 +59,7 @@ public:
     void take_pages(unsigned count, PageUse use = PageUse::normal) {
         for (unsigned i = 0; i < count; ++i) {
             auto taken = pool.take(use, cpu());
-            const bool refused = use == PageUse::atomic && !taken && taken.error().code == ErrorCode::would_block;
+            const bool refused = use == PageUse::atomic && !taken && taken.error().code() == ErrorCode::would_block;
             if (!refused) expect("take", taken ? Result<void>{} : Result<void>{taken.error()});
             if (taken) outside.push_back(taken.value());
         }
@@ -96,7 +96,7 @@ public:
     }
     void refill() {
         const auto refilled = pool.refill();
-        if (!refilled && refilled.error().code != ErrorCode::busy) expect("refill", refilled);
+        if (!refilled && refilled.error().code() != ErrorCode::busy) expect("refill", refilled);
     }
     void shrink() { (void)pool.shrink(~std::uint64_t{0}); }
 
@@ -114,7 +114,7 @@ public:
 
     void expect(const char* what, const Result<void>& result) {
         if (!result)
-            world_.fail(fmt::format("{} fails: {}, {}", what, name(result.error().code), result.error().reason));
+            world_.fail(fmt::format("{} fails: {}, {}", what, name(result.error().code()), result.error().reason()));
     }
     void expect(const char* what, bool done) {
         if (!done) world_.fail(fmt::format("{} fails", what));

@@ -49,7 +49,7 @@ World::World(const RigConfig& config, const SeededFault* fault)
               return ExploredPlatform{machine, fault};
           }} {
     if (!rig.built()) {
-        fail(fmt::format("the map can't be built: {}", rig.built().error().reason));
+        fail(fmt::format("the map can't be built: {}", rig.built().error().reason()));
         return;
     }
     rig.platform().know_regions(rig.regions());
@@ -87,8 +87,8 @@ bool World::accept(const char* what, const Result<void>& result, std::initialize
     changed();
     if (result) return true;
     const Error& error = result.error();
-    if (std::find(or_fails.begin(), or_fails.end(), error.code) == or_fails.end()) {
-        fail(fmt::format("{} fails: {}, {}", what, name(error.code), error.reason), error.where);
+    if (std::find(or_fails.begin(), or_fails.end(), error.code()) == or_fails.end()) {
+        fail(fmt::format("{} fails: {}, {}", what, name(error.code()), error.reason()), error.where());
     }
     return false;
 }
@@ -146,7 +146,7 @@ Attributes World::translate(PhysAddr pa) {
     const Walk walk{*this};
     const auto result = rig.map().translate(pa);
     if (!result) {
-        fail(fmt::format("translate fails: {}", result.error().reason), pa);
+        fail(fmt::format("translate fails: {}", result.error().reason()), pa);
         return {};
     }
     const Translation& to = result.value();

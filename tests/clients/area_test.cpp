@@ -98,7 +98,7 @@ TEST(Area, WhateverTableIsMissingNothingIsMapped) {
             EXPECT_GE(tables, 3u);
             EXPECT_TRUE(t.area.unmap(mapped.value()));
         } else {
-            EXPECT_EQ(mapped.error().code, ErrorCode::no_tables);
+            EXPECT_EQ(mapped.error().code(), ErrorCode::no_tables);
         }
         t.machine().tables_left = ~std::uint64_t{0};
         t.expect_empty();
@@ -169,8 +169,8 @@ TEST(Area, AnErrorOnAnAliasIsTheCallersToKnow) {
     t.machine().tables_left = 0;
     const auto made = t.area.protect(mapped.value(), Change{}.executable(true));
     ASSERT_FALSE(made);
-    EXPECT_EQ(made.error().code, ErrorCode::no_tables);
-    EXPECT_EQ(made.error().where, run.start);
+    EXPECT_EQ(made.error().code(), ErrorCode::no_tables);
+    EXPECT_EQ(made.error().where(), run.start);
     EXPECT_EQ(t.area.statistics().alias_failures, 1u);
     EXPECT_FALSE(t.reachable(mapped.value().start, false, true));
     t.machine().tables_left = ~std::uint64_t{0};
@@ -202,9 +202,9 @@ TEST(Area, WhatIsNotAMappingIsNotTakenAway) {
     EXPECT_FALSE(t.area.area().unmap({va + gib, page}));
     EXPECT_FALSE(t.area.area().unmap({VirtAddr{0xffff000080000000}, page}));
     EXPECT_EQ(t.area.translate(va).value().pa, run.start);
-    EXPECT_EQ(t.area.area().protect({va + 16 * page, page}, Change{}.writable(false)).error().code,
+    EXPECT_EQ(t.area.area().protect({va + 16 * page, page}, Change{}.writable(false)).error().code(),
               ErrorCode::not_mapped);
-    EXPECT_EQ(t.area.area().protect({va, page}, Change{}.shared(true)).error().code, ErrorCode::unsupported);
+    EXPECT_EQ(t.area.area().protect({va, page}, Change{}.shared(true)).error().code(), ErrorCode::unsupported);
 }
 
 TEST(Area, WhereACpuCantTolerateResizingLeavesKeepTheirSizes) {
@@ -213,7 +213,7 @@ TEST(Area, WhereACpuCantTolerateResizingLeavesKeepTheirSizes) {
     const auto mapped = t.area.map({&run, 1}, read_only);
     ASSERT_TRUE(mapped);
     ASSERT_TRUE(t.area.area().admit({.tolerates_live_resize = false}));
-    EXPECT_EQ(t.area.protect_here({mapped.value().start, page}, Change{}.valid(false)).error().code,
+    EXPECT_EQ(t.area.protect_here({mapped.value().start, page}, Change{}.valid(false)).error().code(),
               ErrorCode::unsupported);
     EXPECT_TRUE(t.area.protect_here(mapped.value(), Change{}.valid(false)));
     EXPECT_TRUE(t.area.unmap(mapped.value()));
@@ -234,7 +234,7 @@ TEST(Banks, AddedMemoryIsMappedByTheRulesOfBoot) {
     EXPECT_EQ(later.rig.check(), "");
     ASSERT_TRUE(later.map.collapse(ram));
     EXPECT_EQ(later.rig.leaves(), at_boot.rig.leaves());
-    EXPECT_EQ(later.map.add(bank).error().code, ErrorCode::invalid_argument);
+    EXPECT_EQ(later.map.add(bank).error().code(), ErrorCode::invalid_argument);
 }
 
 TEST(Banks, AMissingTableLeavesTheHoleAsItWas) {
@@ -244,7 +244,7 @@ TEST(Banks, AMissingTableLeavesTheHoleAsItWas) {
     ClientRig t{config};
     for (const std::uint64_t tables : {0u, 1u}) {
         t.machine().tables_left = tables;
-        EXPECT_EQ(t.map.add(small).error().code, ErrorCode::no_tables);
+        EXPECT_EQ(t.map.add(small).error().code(), ErrorCode::no_tables);
         EXPECT_FALSE(t.map.translate(small.start));
         t.expect_as_at_start();
     }
@@ -272,10 +272,10 @@ TEST(Banks, ABankThatALeafReachesBeyondStaysWholeAndTheErrorTellsWhere) {
     ClientRig t;
     const auto refused = t.map.remove(bank); // inside of a 1G block
     ASSERT_FALSE(refused);
-    EXPECT_EQ(refused.error().code, ErrorCode::incompatible);
-    EXPECT_EQ(refused.error().where, PhysAddr{0x80000000});
+    EXPECT_EQ(refused.error().code(), ErrorCode::incompatible);
+    EXPECT_EQ(refused.error().where(), PhysAddr{0x80000000});
     t.expect_as_at_start();
-    EXPECT_EQ(t.rig.map().remove(phys_range(0xc0000000, 0x100000000)).error().code, ErrorCode::incompatible)
+    EXPECT_EQ(t.rig.map().remove(phys_range(0xc0000000, 0x100000000)).error().code(), ErrorCode::incompatible)
         << "it holds the map's tables";
     t.expect_as_at_start();
 }

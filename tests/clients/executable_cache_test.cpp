@@ -92,8 +92,8 @@ TEST(ExecutableCache, WithoutAWindowTextStaysAllocatedAndTheCallerIsTold) {
     auto piece = t.cache.allocate(64);
     ASSERT_TRUE(piece);
     t.machine().tables_left = 0;
-    EXPECT_EQ(t.cache.write(piece.value(), 0, code.data(), sizeof code).error().code, ErrorCode::no_tables);
-    EXPECT_EQ(t.cache.free(piece.value()).error().code, ErrorCode::no_tables);
+    EXPECT_EQ(t.cache.write(piece.value(), 0, code.data(), sizeof code).error().code(), ErrorCode::no_tables);
+    EXPECT_EQ(t.cache.free(piece.value()).error().code(), ErrorCode::no_tables);
     EXPECT_EQ(t.cache.statistics().failed_writes, 2u);
     EXPECT_EQ(t.cache.statistics().pieces, 1u);
     t.machine().tables_left = ~std::uint64_t{0};

@@ -54,8 +54,8 @@ TEST(GuardPages, APageThatIsNotOfThePoolIsRefusedAndStaysAsItIs) {
     GuardRig t;
     ASSERT_TRUE(t.guards.prepare(4 * page));
     const PhysAddr other{0xb0000000};
-    EXPECT_EQ(t.guards.guard(other).error().code, ErrorCode::invalid_argument);
-    EXPECT_EQ(t.map.flip(other, false).error().code, ErrorCode::unsupported)
+    EXPECT_EQ(t.guards.guard(other).error().code(), ErrorCode::invalid_argument);
+    EXPECT_EQ(t.map.flip(other, false).error().code(), ErrorCode::unsupported)
         << "nor does the map flip what isn't pinned";
     EXPECT_TRUE(t.reachable(other));
     EXPECT_EQ(t.rig.check(), "");
@@ -81,7 +81,7 @@ TEST(GuardPages, APoolThatCantBePreparedIsGivenBackWhole) {
             EXPECT_GE(tables, 2u) << "it needs a table for each block";
             break;
         }
-        EXPECT_EQ(pool.error().code, ErrorCode::no_tables);
+        EXPECT_EQ(pool.error().code(), ErrorCode::no_tables);
         EXPECT_EQ(t.allocator.taken(), 0u);
         EXPECT_EQ(t.guards.statistics().bytes, 0u);
         ASSERT_TRUE(t.map.collapse(ram));

@@ -101,22 +101,22 @@ TEST(ModuleArea, WhateverRunsOutDuringALoadNothingIsKept) {
     { // memory for text; for data; scratch space; addresses
         ModuleRig t;
         t.allocator.largest = 0;
-        EXPECT_EQ(t.modules.load(sizes, 0).error().code, ErrorCode::no_tables);
+        EXPECT_EQ(t.modules.load(sizes, 0).error().code(), ErrorCode::no_tables);
         t.expect_clean();
     }
     {
         ModuleRig t;
         t.data.largest = 0;
-        EXPECT_EQ(t.modules.load(sizes, 0).error().code, ErrorCode::no_tables);
+        EXPECT_EQ(t.modules.load(sizes, 0).error().code(), ErrorCode::no_tables);
         t.expect_clean();
     }
     {
         ModuleRig t;
-        EXPECT_EQ(t.modules.load({0, 0, 4 * gib}, 0).error().code, ErrorCode::no_tables);
+        EXPECT_EQ(t.modules.load({0, 0, 4 * gib}, 0).error().code(), ErrorCode::no_tables);
         t.expect_clean();
     }
     ModuleRig t;
-    EXPECT_EQ(t.modules.load({}, 0).error().code, ErrorCode::invalid_argument);
+    EXPECT_EQ(t.modules.load({}, 0).error().code(), ErrorCode::invalid_argument);
     t.expect_clean();
 }
 
@@ -124,7 +124,7 @@ TEST(ModuleArea, WhateverRunsOutDuringALoadNothingIsKept) {
 struct FailingArea : TestArea {
     using TestArea::TestArea;
     Result<void> protect(VirtRange range, Change change, ChangeOptions options = {}) {
-        if (--steps_left < 0) return Error{ErrorCode::no_tables, PhysAddr{}, 1, "on purpose"};
+        if (--steps_left < 0) return Error::needing(reasons::no_tables, 1);
         return TestArea::protect(range, change, options);
     }
     int steps_left = 1000;
@@ -144,7 +144,7 @@ TEST(ModuleArea, AModuleWhoseSealFailsAtAnyStepIsNeverExecutableAndCanBeSealedAg
             failing.steps_left = steps;
             const auto sealed = modules.seal(module.value());
             ASSERT_FALSE(sealed) << "an error is never swallowed";
-            EXPECT_EQ(sealed.error().code, ErrorCode::no_tables);
+            EXPECT_EQ(sealed.error().code(), ErrorCode::no_tables);
             EXPECT_FALSE(t.reachable(module.value().text.start, false, true));
             failing.steps_left = 1000;
             if (again) {

@@ -86,7 +86,7 @@ void start(World& w) {
 
 template <class T>
 void must(World& w, const Result<T>& result, const char* what) {
-    if (!result) w.fail(std::string(what) + ": " + result.error().reason, result.error().where);
+    if (!result) w.fail(std::string(what) + ": " + result.error().reason(), result.error().where());
 }
 
 /// Every order within two preemptions; returns the story of the first that goes wrong.

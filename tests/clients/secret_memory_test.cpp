@@ -111,7 +111,7 @@ TEST(SecretMemory, WhenTablesRunOutNothingIsHiddenWhateverTheStep) {
             EXPECT_EQ(tables, 5u) << "two GiB blocks, three blocks of 2 MiB";
             ASSERT_TRUE(t.secrets.reveal({guest, 3}));
         } else {
-            EXPECT_EQ(hidden.error().code, ErrorCode::no_tables);
+            EXPECT_EQ(hidden.error().code(), ErrorCode::no_tables);
         }
         t.expect_as_at_start();
         if (hidden) break;

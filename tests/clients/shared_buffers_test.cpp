@@ -94,8 +94,8 @@ TEST(SharedBuffers, ABufferWhoseSharingFailsHalfWayIsNeverHandedOutAgain) {
     t.host.fail_at = 1;
     const auto lost = t.shared.take_buffer(16 * page);
     ASSERT_FALSE(lost);
-    EXPECT_EQ(lost.error().code, ErrorCode::unsupported);
-    const PhysRange leaked{lost.error().where, 16 * page};
+    EXPECT_EQ(lost.error().code(), ErrorCode::unsupported);
+    const PhysRange leaked{lost.error().where(), 16 * page};
     EXPECT_TRUE(t.shared.is_lost(leaked));
     EXPECT_FALSE(t.reachable(leaked.start));
     EXPECT_EQ(t.shared.statistics().leaked, 16 * page);
@@ -156,7 +156,7 @@ TEST(SharedBuffers, NoChangeBeginsThatCouldNotBeWrittenDownAsLost) {
         EXPECT_FALSE(t.shared.take_buffer(page));
     }
     const unsigned calls = t.host.calls;
-    EXPECT_EQ(t.shared.take_buffer(page).error().code, ErrorCode::unsupported);
+    EXPECT_EQ(t.shared.take_buffer(page).error().code(), ErrorCode::unsupported);
     EXPECT_EQ(t.host.calls, calls);
     EXPECT_EQ(t.shared.statistics().leaks, 4u);
     EXPECT_EQ(t.allocator.taken(), 4 * page) << "the fifth was given back";

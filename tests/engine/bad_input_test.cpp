@@ -61,10 +61,10 @@ protected:
     template <class R>
     void expect_refused(const R& result, const char* operation) {
         ASSERT_FALSE(result) << operation;
-        EXPECT_EQ(result.error().code, GetParam().code) << operation;
+        EXPECT_EQ(result.error().code(), GetParam().code) << operation;
         const std::uint64_t where = GetParam().where != 0 ? GetParam().where : GetParam().range.start.value();
-        EXPECT_EQ(result.error().where.value(), where) << operation;
-        EXPECT_STRNE(result.error().reason, "") << operation;
+        EXPECT_EQ(result.error().where().value(), where) << operation;
+        EXPECT_STRNE(result.error().reason(), "") << operation;
     }
 };
 
@@ -115,12 +115,12 @@ TEST(BadInput, TranslateTellsForeignAddressesAndHoles) {
     for (const std::uint64_t pa : {std::uint64_t{0}, start - 1, start + 4 * gib, ~std::uint64_t{0}}) {
         auto r = rig.map().translate(PhysAddr{pa});
         ASSERT_FALSE(r);
-        EXPECT_EQ(r.error().code, ErrorCode::invalid_argument);
-        EXPECT_EQ(r.error().where.value(), pa);
+        EXPECT_EQ(r.error().code(), ErrorCode::invalid_argument);
+        EXPECT_EQ(r.error().where().value(), pa);
     }
     auto r = rig.map().translate(PhysAddr{hole + 5});
     ASSERT_FALSE(r);
-    EXPECT_EQ(r.error().code, ErrorCode::not_mapped);
+    EXPECT_EQ(r.error().code(), ErrorCode::not_mapped);
     const auto odd = rig.map().translate(PhysAddr{start + 12345});
     ASSERT_TRUE(odd);
     EXPECT_EQ(odd.value().pa, PhysAddr{start + 12345});
@@ -133,11 +133,11 @@ TEST(BadInput, AHoleIsToldWhereItIsEvenIfItsEntryBeginsBelowAddressZero) {
     config.ram = {{at(0, 16 * mib), {}}, {at(gib, gib), {}}};
     config.zones = {{.range = at(0, 16 * mib), .kind = ZoneKind::excluded}};
     Rig4K rig{config};
-    ASSERT_TRUE(rig.built()) << rig.built().error().reason;
+    ASSERT_TRUE(rig.built()) << rig.built().error().reason();
     auto r = rig.protect(at(8 * kib, 4 * kib), read_only);
     ASSERT_FALSE(r);
-    EXPECT_EQ(r.error().code, ErrorCode::not_mapped);
-    EXPECT_EQ(r.error().where, PhysAddr{8 * kib});
+    EXPECT_EQ(r.error().code(), ErrorCode::not_mapped);
+    EXPECT_EQ(r.error().where(), PhysAddr{8 * kib});
 }
 
 TEST(BadInput, SharingOutsideOfARealmIsUnsupported) {
@@ -145,7 +145,7 @@ TEST(BadInput, SharingOutsideOfARealmIsUnsupported) {
     for (const bool on : {true, false}) {
         auto r = rig.map().set_shared(at(start, 4 * kib), on);
         ASSERT_FALSE(r);
-        EXPECT_EQ(r.error().code, ErrorCode::unsupported);
+        EXPECT_EQ(r.error().code(), ErrorCode::unsupported);
     }
     EXPECT_EQ(rig.leaves()[of_1g], 4U);
 }
@@ -216,10 +216,10 @@ TEST_P(ABadLayout, IsRefusedWithItsOffenderAndTakesNothing) {
     for (const PhysRange r : bad.zones) zones.push_back({.range = r});
     auto r = map.build({{ranges.data(), ranges.size()}, {zones.data(), zones.size()}}, Mapping::largest);
     ASSERT_FALSE(r);
-    EXPECT_EQ(r.error().code, ErrorCode::invalid_argument);
-    EXPECT_EQ(r.error().where.value(), bad.where) << r.error().reason;
+    EXPECT_EQ(r.error().code(), ErrorCode::invalid_argument);
+    EXPECT_EQ(r.error().where().value(), bad.where) << r.error().reason();
     EXPECT_EQ(platform.tables_in_use(), 0U);
-    if (std::string{bad.name} == "too_few_regions") EXPECT_EQ(r.error().needed, 9U);
+    if (std::string{bad.name} == "too_few_regions") EXPECT_EQ(r.error().needed(), 9U);
 }
 
 INSTANTIATE_TEST_SUITE_P(Such, ABadLayout, testing::ValuesIn(bad_layouts),

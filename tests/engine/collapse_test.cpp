@@ -296,7 +296,7 @@ TEST(CollapsePolicies, NeverMeansNever) {
     ASSERT_TRUE(rig.protect(one_page, writable));
     auto r = rig.map().collapse(rig.whole());
     ASSERT_FALSE(r);
-    EXPECT_EQ(r.error().code, ErrorCode::unsupported);
+    EXPECT_EQ(r.error().code(), ErrorCode::unsupported);
     EXPECT_NE(rig.leaves(), (Leaves{4}));
 }
 

@@ -106,7 +106,7 @@ TEST(StaleSets, DifferentLevelsMergeToNoHintAndWalkCachesAreNotForgotten) {
     stale.add(stale_pages(0, 4096, 3, true));
     stale.add({VirtAddr{base + 4096}, 2 * mib, 21, {2, false}});
     ASSERT_EQ(stale.count(), 1U);
-    EXPECT_EQ(stale[0].scope.level, InvalidationScope::any_level);
+    EXPECT_EQ(stale[0].level, InvalidationScope::any_level);
     EXPECT_FALSE(stale[0].scope.leaves_only);
     EXPECT_EQ(stale[0].stride_shift, 12U);
 }

@@ -336,7 +336,7 @@ TYPED_TEST(WideAddresses, WorkAcrossThePlaceWhereTheAddressFieldIsSplit) {
     const std::uint64_t edge = TypeParam::progression_limit;
     machine::RigConfig config = this->config(edge - 2 * G::region_bytes, 4 * G::region_bytes);
     machine::Rig<TypeParam> rig{config};
-    ASSERT_TRUE(rig.built()) << rig.built().error().reason;
+    ASSERT_TRUE(rig.built()) << rig.built().error().reason();
     EXPECT_EQ(rig.leaves()[0], 4U);
     ASSERT_TRUE(rig.protect(at(edge - 3 * G::page_size, 6 * G::page_size), Change{}.writable(false)));
     EXPECT_EQ(rig.check(), "");
@@ -350,7 +350,7 @@ TYPED_TEST(WideAddresses, WorkUpToTheLastByteOfTheAddressSpace) {
     using G = typename TypeParam::geometry;
     const std::uint64_t end = std::uint64_t{1} << 52, page = G::page_size; // its virtual address wraps to 0
     machine::Rig<TypeParam> rig{this->config(end - 3 * G::region_bytes, 3 * G::region_bytes)};
-    ASSERT_TRUE(rig.built()) << rig.built().error().reason;
+    ASSERT_TRUE(rig.built()) << rig.built().error().reason();
     const PhysRange last = at(end - G::region_bytes, G::region_bytes), last_page = at(end - page, page);
     // The tables lie there; what leaves them accessible is allowed.
     ASSERT_TRUE(rig.protect(last_page, Change{}.executable(true)));
@@ -377,7 +377,7 @@ TYPED_TEST(WideAddresses, ByPagesTheProgressionOfDescriptorsStopsAtThatPlace) {
     config.offset += G::page_size; // entries of one table on both sides of the edge
     config.ram.push_back({at(edge + 100 * G::page_size, 100 * G::page_size), {}});
     machine::Rig<TypeParam> rig{config};
-    ASSERT_TRUE(rig.built()) << rig.built().error().reason;
+    ASSERT_TRUE(rig.built()) << rig.built().error().reason();
     EXPECT_EQ(rig.check(), "");
     ASSERT_TRUE(rig.protect(at(edge - 4 * G::page_size, 8 * G::page_size), Change{}.writable(false)));
     ASSERT_TRUE(rig.collapse(rig.whole()));

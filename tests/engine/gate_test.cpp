@@ -50,7 +50,7 @@ TEST(Gate, UntilItHasDecidedAResizeIsBusyAndChangesNothing) {
     EXPECT_EQ(boot.map.gate_mode(), Gate::Mode::undecided);
     const auto expect_busy = [](const auto& r) {
         ASSERT_FALSE(r);
-        EXPECT_EQ(r.error().code, ErrorCode::busy);
+        EXPECT_EQ(r.error().code(), ErrorCode::busy);
     };
     expect_busy(boot.map.protect(one_page, read_only));
     expect_busy(boot.map.prepare(one_page));
@@ -72,7 +72,7 @@ TEST_P(ClosedGate, RefusesToResizeAndLeavesTheRestToWork) {
     const auto before = leaves_of(rig.map());
     const auto expect_unsupported = [&](const auto& r) {
         ASSERT_FALSE(r);
-        EXPECT_EQ(r.error().code, ErrorCode::unsupported);
+        EXPECT_EQ(r.error().code(), ErrorCode::unsupported);
         EXPECT_EQ(leaves_of(rig.map()), before);
     };
     expect_unsupported(rig.protect(one_page, read_only));
@@ -138,7 +138,7 @@ TEST(Gate, ANewcomerWithoutToleranceIsAdmittedOnceTheMapIsPages) {
     ASSERT_TRUE(rig.protect(at(start + 32 * mib + 4 * kib, 8 * kib), read_only));
     auto r = rig.collapse(rig.whole());
     ASSERT_FALSE(r) << "for good";
-    EXPECT_EQ(r.error().code, ErrorCode::unsupported);
+    EXPECT_EQ(r.error().code(), ErrorCode::unsupported);
     EXPECT_EQ(rig.check(), "");
 }
 
@@ -153,7 +153,7 @@ TEST(Gate, APolicyCanRefuseTheNewcomerInstead) {
     Rig4K rig{four_gib()};
     auto r = rig.map().admit({.tolerates_live_resize = false}, AdmissionPolicy::refuse);
     ASSERT_FALSE(r);
-    EXPECT_EQ(r.error().code, ErrorCode::unsupported);
+    EXPECT_EQ(r.error().code(), ErrorCode::unsupported);
     EXPECT_EQ(rig.map().gate_mode(), Gate::Mode::open);
     EXPECT_EQ(rig.leaves(), (Leaves{4}));
     ASSERT_TRUE(rig.protect(one_page, read_only));
@@ -166,7 +166,7 @@ TEST(Gate, ARepaintThatRunsOutAdmitsNobodyAndCanBeTriedAgain) {
         rig.machine().tables_left = tables;
         auto r = rig.map().admit({.tolerates_live_resize = false});
         ASSERT_FALSE(r) << tables;
-        EXPECT_EQ(r.error().code, ErrorCode::no_tables);
+        EXPECT_EQ(r.error().code(), ErrorCode::no_tables);
         EXPECT_EQ(rig.map().gate_mode(), Gate::Mode::open);
         EXPECT_EQ(rig.check(), "");
     }
@@ -234,7 +234,7 @@ TEST(Quirks, WhereSuchACpuIsNotAdmittedGroupsFormAgain) {
     const auto before = rig.leaves();
     auto r = rig.map().admit({.tolerates_live_resize = true, .no_contiguous = true});
     ASSERT_FALSE(r) << "a static group stays";
-    EXPECT_EQ(r.error().code, ErrorCode::unsupported);
+    EXPECT_EQ(r.error().code(), ErrorCode::unsupported);
     EXPECT_EQ(rig.map().gate_mode(), Gate::Mode::open);
     ASSERT_TRUE(rig.collapse(rig.whole()));
     EXPECT_EQ(rig.leaves(), before);
@@ -287,7 +287,7 @@ TEST(Prepare, AnAtomicCallerIsToldThatItWouldSleep) {
     Rig4K rig{four_gib()};
     auto r = rig.prepare(one_page, {.atomic = true});
     ASSERT_FALSE(r);
-    EXPECT_EQ(r.error().code, ErrorCode::would_block);
+    EXPECT_EQ(r.error().code(), ErrorCode::would_block);
     EXPECT_EQ(rig.leaves(), (Leaves{4}));
 }
 
@@ -298,11 +298,11 @@ TEST(Prepare, AHoleOrAStaticLeafIsAnErrorAndNothingIsPinned) {
     Rig4K rig{config};
     auto hole = rig.prepare(at(start + gib - 4 * kib, 16 * kib));
     ASSERT_FALSE(hole);
-    EXPECT_EQ(hole.error().code, ErrorCode::not_mapped);
-    EXPECT_EQ(hole.error().where, PhysAddr{start + gib});
+    EXPECT_EQ(hole.error().code(), ErrorCode::not_mapped);
+    EXPECT_EQ(hole.error().where(), PhysAddr{start + gib});
     auto fixed = rig.prepare(at(start + 2 * gib - 4 * kib, 8 * kib));
     ASSERT_FALSE(fixed);
-    EXPECT_EQ(fixed.error().code, ErrorCode::unsupported);
+    EXPECT_EQ(fixed.error().code(), ErrorCode::unsupported);
     for (const LeafItem& leaf : leaves_of(rig.map()))
         EXPECT_EQ(leaf.fixed, leaf.start >= start + 2 * gib && leaf.end() <= start + 2 * gib + 32 * mib);
     EXPECT_EQ(rig.check(), "");
@@ -315,14 +315,14 @@ TEST(Prepare, AStaticZoneIsChangedAsAWholeAndNeverCut) {
     const auto before = rig.leaves();
     auto cut = rig.protect(at(start + 2 * gib, 4 * kib), read_only);
     ASSERT_FALSE(cut);
-    EXPECT_EQ(cut.error().code, ErrorCode::unsupported);
+    EXPECT_EQ(cut.error().code(), ErrorCode::unsupported);
     ASSERT_TRUE(rig.protect(at(start + 2 * gib, 34 * mib), read_only));
     ASSERT_TRUE(rig.protect(at(start + 2 * gib, 34 * mib), writable));
     ASSERT_TRUE(rig.collapse(rig.whole())) << "nor merged with what is around it";
     EXPECT_EQ(rig.leaves(), before);
     auto release = rig.release(at(start + 2 * gib, 34 * mib));
     ASSERT_FALSE(release);
-    EXPECT_EQ(release.error().code, ErrorCode::unsupported);
+    EXPECT_EQ(release.error().code(), ErrorCode::unsupported);
     EXPECT_EQ(rig.check(), "");
 }
 

@@ -41,8 +41,8 @@ struct Host {
                 EXPECT_GT(tables, 0U) << "nothing was needed, nothing was tried";
                 break;
             }
-            EXPECT_EQ(r.error().code, code) << tables;
-            EXPECT_GT(r.error().needed, 0U) << tables;
+            EXPECT_EQ(r.error().code(), code) << tables;
+            EXPECT_GT(r.error().needed(), 0U) << tables;
             EXPECT_TRUE(words() == before) << "the tree changed with " << tables << " tables";
             EXPECT_EQ(platform.tables_in_use(), in_use) << tables;
             EXPECT_EQ(platform.limit, tables) << "tables were not returned";
@@ -119,7 +119,7 @@ TYPED_TEST(OutOfTables, AChangeUnderQuiescenceFailsWholeOrNotAtAll) {
         platform.limit = tables;
         auto r = map.protect(at(host.base + G::page_size, 2 * G::region_bytes), read_only, {.quiescent = true});
         if (r) break;
-        EXPECT_EQ(r.error().code, ErrorCode::no_tables);
+        EXPECT_EQ(r.error().code(), ErrorCode::no_tables);
         EXPECT_TRUE(words_of_tree<TypeParam>(platform, map.root()) == before) << tables;
         ASSERT_LT(tables, 10U);
     }
@@ -138,7 +138,7 @@ TYPED_TEST(OutOfTables, AnAtomicChangeFailsWholeWithoutAskingTheSource) {
         auto r = host.map.protect(range, read_only, {.atomic = true});
         host.platform.limit = ~std::uint64_t{0} >> 1;
         if (r) break;
-        EXPECT_EQ(r.error().code, ErrorCode::would_block);
+        EXPECT_EQ(r.error().code(), ErrorCode::would_block);
         EXPECT_TRUE(host.words() == before) << aside;
         EXPECT_EQ(host.map.statistics().set_aside, aside);
         ASSERT_LT(aside, 10U);
@@ -165,7 +165,7 @@ TYPED_TEST(OutOfTables, AFailingPrepareKeepsEveryAttributeAndPinsNothing) {
         host.platform.limit = tables;
         auto r = host.map.prepare(range);
         if (r) break;
-        EXPECT_EQ(r.error().code, ErrorCode::no_tables);
+        EXPECT_EQ(r.error().code(), ErrorCode::no_tables);
         EXPECT_EQ(attributes_of_pages(), before) << tables;
         const std::size_t expected = tables_for<G>(leaves_of(host.map), 0xffff000000000000);
         EXPECT_EQ(host.platform.tables_in_use(), expected) << "a table was lost with " << tables;
@@ -197,7 +197,7 @@ TYPED_TEST(OutOfTables, AFailingRepaintKeepsEveryAttributeAndLosesNoTable) {
         EXPECT_EQ(map.statistics().bytes, 20 * block);
         EXPECT_EQ(platform.tables_in_use(), tables_for<G>(leaves_of(map), 0xffff000000000000)) << tables;
         if (r) break;
-        EXPECT_EQ(r.error().code, ErrorCode::no_tables);
+        EXPECT_EQ(r.error().code(), ErrorCode::no_tables);
         ASSERT_LT(tables, 200U);
     }
     EXPECT_GT(tables, 5U);
@@ -208,7 +208,7 @@ TYPED_TEST(OutOfTables, ABuildSaysHowManyItNeedsAndReturnsWhatItTook) {
     const std::uint64_t base = 4 * G::region_bytes;
     const RamRange ranges[] = {{at(base + G::page_size, G::region_bytes), {}},
                                {at(base + 2 * G::region_bytes - 8 * G::page_size, G::page_size * 3), {}}};
-    std::uint32_t needed = 0;
+    std::uint64_t needed = 0;
     for (unsigned tables = 0;; ++tables) {
         HostPlatform<G::page_shift> platform{0, 64};
         platform.limit = tables;
@@ -221,11 +221,11 @@ TYPED_TEST(OutOfTables, ABuildSaysHowManyItNeedsAndReturnsWhatItTook) {
             EXPECT_EQ(platform.tables_in_use(), needed);
             break;
         }
-        EXPECT_EQ(r.error().code, ErrorCode::no_tables);
+        EXPECT_EQ(r.error().code(), ErrorCode::no_tables);
         EXPECT_EQ(platform.tables_in_use(), 0U);
         EXPECT_EQ(platform.limit, tables);
-        if (tables != 0) EXPECT_EQ(r.error().needed, needed);
-        needed = r.error().needed;
+        if (tables != 0) EXPECT_EQ(r.error().needed(), needed);
+        needed = r.error().needed();
         ASSERT_LT(tables, 64U);
     }
 }
@@ -242,7 +242,7 @@ TYPED_TEST(OutOfTables, AfterAFailedPrepareOrRepaintACollapseBringsEveryWordBack
             auto r = repaint ? host.map.repaint()
                              : host.map.prepare(at(host.base + G::region_bytes - 10 * block, 20 * block));
             ASSERT_FALSE(r) << tables;
-            EXPECT_EQ(r.error().code, ErrorCode::no_tables);
+            EXPECT_EQ(r.error().code(), ErrorCode::no_tables);
             ASSERT_TRUE(host.map.collapse(host.map.span())); // which needs none
             EXPECT_TRUE(host.words() == before) << tables;
             EXPECT_EQ(host.platform.tables_in_use(), in_use);
@@ -301,8 +301,8 @@ TYPED_TEST(OutOfTables, AChangeThatFindsItsPagesCollapsedUnderTheLockFailsWholeA
     auto r = map.protect(page, read_only);
     ASSERT_TRUE(interrupted);
     ASSERT_FALSE(r);
-    EXPECT_EQ(r.error().code, ErrorCode::no_tables);
-    EXPECT_GT(r.error().needed, 0U);
+    EXPECT_EQ(r.error().code(), ErrorCode::no_tables);
+    EXPECT_GT(r.error().needed(), 0U);
     EXPECT_EQ(platform.limit, scarce) << "what was taken is given back";
     EXPECT_TRUE(words_of_tree<TypeParam>(platform, map.root()) == collapsed);
 }
@@ -312,8 +312,8 @@ TYPED_TEST(OutOfTables, SettingAsideTellsHowManyAreMissing) {
     host.platform.limit = 3;
     auto r = host.map.set_aside(5);
     ASSERT_FALSE(r);
-    EXPECT_EQ(r.error().code, ErrorCode::no_tables);
-    EXPECT_EQ(r.error().needed, 2U);
+    EXPECT_EQ(r.error().code(), ErrorCode::no_tables);
+    EXPECT_EQ(r.error().needed(), 2U);
     EXPECT_EQ(host.map.statistics().set_aside, 3U); // what there was stays, for atomic callers
 }
 

@@ -476,7 +476,7 @@ TEST(Protect, WhatWouldTakeAwayTheTablesThatTheChangeEditsIsRefused) { // hazard
         for (const PhysRange range : {PhysRange{root, 4 * kib}, around, at(start, 4 * gib)}) {
             auto r = rig.map().protect(range, change);
             ASSERT_FALSE(r);
-            EXPECT_EQ(r.error().code, ErrorCode::incompatible);
+            EXPECT_EQ(r.error().code(), ErrorCode::incompatible);
         }
     }
     EXPECT_EQ(words_of_tree<Format4K>(rig.platform(), root), before);
@@ -509,7 +509,7 @@ TEST(Protect, TablesOfALaterRegionAreNotTakenAwayByTheSameChange) { // hazard 3,
     for (const Change change : {read_only, uncached, Change{}.valid(false)}) {
         auto r = rig.map().protect(phys_range(start + gib - 8 * kib, start + gib + 8 * kib), change);
         ASSERT_FALSE(r);
-        EXPECT_EQ(r.error().code, ErrorCode::incompatible);
+        EXPECT_EQ(r.error().code(), ErrorCode::incompatible);
         EXPECT_EQ(words_of_tree<Format4K>(rig.platform(), rig.map().root()), before);
     }
     EXPECT_EQ(rig.check(), "");
@@ -577,7 +577,7 @@ TEST(Protect, ATableSourceThatHandsOutMemoryOfTheRangeIsRefused) { // hazard 3
     const std::size_t tables = rig.machine().tables_in_use();
     auto r = rig.protect(at(start + gib + 4 * kib, 2 * mib - 16 * kib), Change{}.valid(false));
     ASSERT_FALSE(r);
-    EXPECT_EQ(r.error().code, ErrorCode::incompatible);
+    EXPECT_EQ(r.error().code(), ErrorCode::incompatible);
     EXPECT_EQ(words_of_tree<Format4K>(rig.platform(), rig.map().root()), before);
     EXPECT_EQ(rig.machine().tables_in_use(), tables);
     EXPECT_EQ(rig.check(), "");
@@ -599,8 +599,8 @@ TEST(Protect, AnAtomicCallerTakesOnlyWhatIsSetAside) { // hazard 8
     rig.machine().record_to(log.sink());
     auto r = rig.protect(one_page, read_only, atomic);
     ASSERT_FALSE(r);
-    EXPECT_EQ(r.error().code, ErrorCode::would_block);
-    EXPECT_EQ(r.error().needed, 2U);
+    EXPECT_EQ(r.error().code(), ErrorCode::would_block);
+    EXPECT_EQ(r.error().needed(), 2U);
     EXPECT_EQ(log.count("take_table"), 0U);
 
     ASSERT_TRUE(rig.map().set_aside(2));

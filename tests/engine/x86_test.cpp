@@ -100,7 +100,7 @@ TEST(X86Descriptors, AChangeIsSpelledAsTheLeafThatItMakesAtEveryLevel) {
 
 TEST(X86, BuildsProtectsSplitsAndHealsWithTheOperationsUntouched) {
     Rig rig{config()};
-    ASSERT_TRUE(rig.built()) << rig.built().error().reason;
+    ASSERT_TRUE(rig.built()) << rig.built().error().reason();
     EXPECT_EQ(rig.leaves()[of_1g], 5U);
     ASSERT_TRUE(rig.protect(at(base + gib + 5 * 4 * kib, 4 * kib), read_only));
     EXPECT_EQ(rig.leaves()[of_1g], 4U);
@@ -171,7 +171,7 @@ TEST(X86, TheFlushComesAlsoWhereSizeAndAttributesAreChangedByDifferentCalls) {
         machine::RigConfig c = ram(0x80000, 0x80000);
         c.ram.push_back({at(0x100000, 0x80000), {}});
         machine::Rig<SmallX86Format> rig{c};
-        ASSERT_TRUE(rig.built()) << rig.built().error().reason;
+        ASSERT_TRUE(rig.built()) << rig.built().error().reason();
         if (whole_map) {
             ASSERT_TRUE(rig.repaint());
         } else {

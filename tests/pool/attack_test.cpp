@@ -152,7 +152,7 @@ TEST(TableAttack, ASectionIsClosedOnEveryErrorPath) {
     ToyRig rig{stage.config};
     const auto closed_after = [&](Result<void> result) {
         EXPECT_FALSE(rig.machine().may_write_tables());
-        return result.ok() ? "none" : name(result.error().code);
+        return result.ok() ? "none" : name(result.error().code());
     };
     const PhysRange one{stage.user.start + 0x45000, page};
     EXPECT_STREQ(closed_after(rig.map().protect({one.start, 1}, Change{}.key(2))), "invalid_argument");
@@ -175,8 +175,8 @@ TEST(TableAttack, ACallerCantMakeATablePageWritableOrGiveItAnotherKey) {
         // Straight to the map, the machine untold: it judges any effect as a violation.
         auto r = rig.map().ToyRig::Map::Base::protect(root, change);
         ASSERT_FALSE(r);
-        EXPECT_EQ(r.error().code, ErrorCode::incompatible);
-        EXPECT_NE(std::string{r.error().reason}.find("page tables"), std::string::npos) << "it says why";
+        EXPECT_EQ(r.error().code(), ErrorCode::incompatible);
+        EXPECT_NE(std::string{r.error().reason()}.find("page tables"), std::string::npos) << "it says why";
     }
     // A free page of the pool, and a range that only overlaps one.
     const PhysAddr free = rig.take(PageUse::split).value();
@@ -191,7 +191,7 @@ TEST(TableAttack, ACallerCantPassItsOwnPagesOffAsPageTables) {
     ToyRig rig{stage.config};
     auto r = rig.protect({stage.user.start, page}, Change{}.key(1));
     ASSERT_FALSE(r);
-    EXPECT_EQ(r.error().code, ErrorCode::incompatible);
+    EXPECT_EQ(r.error().code(), ErrorCode::incompatible);
     EXPECT_TRUE(rig.protect({stage.user.start, page}, Change{}.key(2)));
     EXPECT_EQ(rig.check(0), "");
 }
@@ -209,7 +209,7 @@ TEST(TableAttack, AnAliasOfATablePageInAnotherMapCantBeMadeWritableEither) {
     second.offset = 0xffff800000000000;
     second.table_key = 1;
     Rig<Toy> alias{second};
-    ASSERT_TRUE(alias.built()) << alias.built().error().reason;
+    ASSERT_TRUE(alias.built()) << alias.built().error().reason();
     unsigned tried = 0;
     for (const auto& [level, tables] : tables_of(rig)) {
         for (const PhysAddr pa : tables) {
@@ -217,7 +217,7 @@ TEST(TableAttack, AnAliasOfATablePageInAnotherMapCantBeMadeWritableEither) {
             for (const Change change : {Change{}.key(0), Change{}.writable(true).key(2), Change{}.executable(true)}) {
                 auto r = alias.protect({pa, page}, change);
                 ASSERT_FALSE(r);
-                EXPECT_EQ(r.error().code, ErrorCode::incompatible);
+                EXPECT_EQ(r.error().code(), ErrorCode::incompatible);
                 ++tried;
             }
         }

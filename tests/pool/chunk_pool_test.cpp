@@ -41,7 +41,7 @@ std::vector<Event> calls_of(Rig& rig, Action action) {
 
 TEST(ChunkPool, StartsWithItsReserveAndEveryTableProtected) {
     ToyRig rig{stage_of<Toy>().config};
-    ASSERT_TRUE(rig.ready()) << rig.ready().error().reason;
+    ASSERT_TRUE(rig.ready()) << rig.ready().error().reason();
     EXPECT_EQ(rig.check(0), "");
     EXPECT_GE(rig.pool().available(), toy_reserves);
 }
@@ -120,7 +120,7 @@ TEST(ChunkPool, RepaysTheMemoryWhenTheGateForbidsARefill) {
     stage.config.tolerates_resize = false;
     ToyRig rig{stage.config};
     ASSERT_FALSE(rig.ready());
-    EXPECT_EQ(rig.ready().error().code, ErrorCode::unsupported);
+    EXPECT_EQ(rig.ready().error().code(), ErrorCode::unsupported);
     EXPECT_EQ(rig.pool().statistics().owned, 0u);
     EXPECT_EQ(rig.allocator().taken(), 0u);
 }
@@ -160,7 +160,7 @@ TEST(ChunkPool, KeepsItsReserveFromNormalRequestsForSplits) {
     EXPECT_TRUE(rig.protect(worst, Change{}.writable(false)));
     EXPECT_EQ(rig.check(outside.size()), "");
     // What is left now is the refill's own.
-    EXPECT_EQ(rig.take(PageUse::split).error().code, ErrorCode::no_tables);
+    EXPECT_EQ(rig.take(PageUse::split).error().code(), ErrorCode::no_tables);
     rig.allocator().largest = 4 * page;
     EXPECT_TRUE(rig.refill());
     EXPECT_EQ(rig.check(outside.size()), "");
@@ -177,7 +177,7 @@ TEST(ChunkPool, ServesAnAtomicCallerFromTheReserveAndNeverRefillsForOne) {
         ASSERT_TRUE(r);
         outside.push_back(r.value());
     }
-    EXPECT_EQ(rig.take(PageUse::atomic).error().code, ErrorCode::would_block);
+    EXPECT_EQ(rig.take(PageUse::atomic).error().code(), ErrorCode::would_block);
     EXPECT_EQ(rig.allocator().calls, 0u);
     EXPECT_EQ(rig.check(outside.size()), "");
 }
@@ -316,7 +316,7 @@ TEST(ChunkPool, RefusesToAdoptWhatItHasAndChangesNothing) {
     const PhysRange overlapping{stage.config.early.end() + (std::uint64_t{0} - page), 4 * page};
     auto r = rig.adopt(overlapping, [](PhysAddr) { return false; });
     ASSERT_FALSE(r);
-    EXPECT_EQ(r.error().code, ErrorCode::invalid_argument);
+    EXPECT_EQ(r.error().code(), ErrorCode::invalid_argument);
     EXPECT_EQ(rig.map().translate(stage.config.early.end() + page).value().attributes.key(), 0u);
     EXPECT_EQ(rig.check(0), "");
 }
@@ -330,7 +330,7 @@ TEST(ChunkPool, ChangesNothingWhenItHasNoRoomForAnAdoption) {
     const PhysRange range{stage.user.start + 6 * page, 20 * page}; // three frames
     auto r = rig.adopt(range, [](PhysAddr) { return false; });
     ASSERT_FALSE(r);
-    EXPECT_EQ(r.error().code, ErrorCode::no_tables);
+    EXPECT_EQ(r.error().code(), ErrorCode::no_tables);
     EXPECT_EQ(rig.map().translate(range.start).value().attributes.key(), 0u);
     EXPECT_FALSE(rig.pool().owns(range.start));
     EXPECT_EQ(rig.check(0), "");

@@ -54,7 +54,7 @@ TEST(EarlyTables, LeaveNothingBehindWhereverTheyRunOut) {
             EXPECT_EQ(rig.check(0), "");
             continue;
         }
-        EXPECT_EQ(rig.ready().error().code, ErrorCode::no_tables) << count;
+        EXPECT_EQ(rig.ready().error().code(), ErrorCode::no_tables) << count;
         EXPECT_EQ(rig.machine().violations().size(), 0u) << count;
         std::uint64_t in_use = 0;
         for (PhysAddr pa = stage.config.early.start; pa < stage.config.early.end(); pa = pa + page)
@@ -94,7 +94,7 @@ TEST(EarlyTables, ThatCollapseFreesComeBackToThePool) {
     stage.spare.start = stage.config.early.end();
     stage.config.split_early = {stage.user.start + 5 * page, page};
     ToyRig rig{stage.config};
-    ASSERT_TRUE(rig.ready()) << rig.ready().error().reason;
+    ASSERT_TRUE(rig.ready()) << rig.ready().error().reason();
     EXPECT_EQ(rig.check(0), "");
     // Two early tables cut this leaf. When it heals they are free pages of the pool, and become tables again.
     const std::uint64_t free = rig.pool().statistics().free;

@@ -73,7 +73,7 @@ public:
         if (taken && use == PageUse::normal && left < available && left < reserves)
             return fmt::format("a normal request leaves {} pages to splits and refills", left);
         if (taken) outside.push_back(taken.value());
-        const bool would_block = !taken && taken.error().code == ErrorCode::would_block;
+        const bool would_block = !taken && taken.error().code() == ErrorCode::would_block;
         if (use == PageUse::atomic && would_block) {
             // It may say so only where the reserve is at its floor and no magazine holds a page.
             const PoolStatistics s = rig.pool().statistics();
@@ -117,8 +117,8 @@ public:
         const RangeAllocator& allocator = rig.allocator();
         const bool dry = allocator.refusals != refusals_before && allocator.last_refused == smallest_chunk &&
                          rig.pool().statistics().free <= reserves;
-        if (result.error().code == ErrorCode::no_tables && dry) return {};
-        return fmt::format("{} answers {} ({})", what, name(result.error().code), result.error().reason);
+        if (result.error().code() == ErrorCode::no_tables && dry) return {};
+        return fmt::format("{} answers {} ({})", what, name(result.error().code()), result.error().reason());
     }
 
     [[nodiscard]] PhysRange pages(std::uint64_t first, std::uint64_t count) const {
@@ -173,7 +173,7 @@ template <class F>
 [[nodiscard]] std::string play(const PoolStage& stage, const std::vector<unsigned>& sequence, std::uint64_t fails,
                                std::uint64_t fails_from, std::uint64_t* calls = nullptr) {
     Player<F> player{stage};
-    if (!player.rig.ready()) return fmt::format("can't begin: {}", player.rig.ready().error().reason);
+    if (!player.rig.ready()) return fmt::format("can't begin: {}", player.rig.ready().error().reason());
     RangeAllocator& allocator = player.rig.allocator();
     allocator.calls = 0;
     allocator.fails = fails;

@@ -90,7 +90,7 @@ public:
         choose_config();
         if (options_.before_build) options_.before_build(config_);
         rig_ = std::make_unique<RigType>(config_);
-        if (!rig_->built()) fail(fmt::format("build: {}", rig_->built().error().reason));
+        if (!rig_->built()) fail(fmt::format("build: {}", rig_->built().error().reason()));
     }
 
     [[nodiscard]] RigType& rig() { return *rig_; }
@@ -324,16 +324,18 @@ private:
         return false;
     }
     /// Whether an answer can be explained; complains if not.
-    void judge(const char* operation, bool ok, const Error& error, PhysRange range, bool scarce, bool atomic,
+    void judge(const char* operation, const Result<void>& result, PhysRange range, bool scarce, bool atomic,
                bool hole) {
-        if (ok) {
+        if (result) {
             if (hole) fail(fmt::format("{} succeeded on a range with a hole", operation));
             return;
         }
+        const Error& error = result.error();
         bool explained = false;
-        switch (error.code) {
+        switch (error.code()) {
         case ErrorCode::not_mapped:
-            explained = hole && range.contains(error.where) && rig_->machine().reference().find(error.where) == nullptr;
+            explained =
+                hole && range.contains(error.where()) && rig_->machine().reference().find(error.where()) == nullptr;
             break;
         case ErrorCode::no_tables: explained = scarce && !atomic && !needs_no_tables_; break;
         case ErrorCode::would_block: explained = atomic && !needs_no_tables_; break;
@@ -348,7 +350,8 @@ private:
         }
         if (!explained) {
             fail(fmt::format("{} of {:#x}+{:#x} failed without a reason: {} at {:#x}: {}", operation,
-                             range.start.value(), range.size, name(error.code), error.where.value(), error.reason));
+                             range.start.value(), range.size, name(error.code()), error.where().value(),
+                             error.reason()));
         }
     }
 
@@ -382,23 +385,20 @@ private:
             before = leaves_of(rig_->map());
             needs_no_tables_ = !needs_tables(before, range, change);
         }
-        bool ok = false;
-        Error error;
+        Result<void> result;
         if (deferred) {
             auto r = rig_->protect_deferred(range, change, options);
-            ok = r.ok();
             if (r) {
                 owed_.merge(std::move(r.value()));
                 owing_ = true;
             } else {
-                error = r.error();
+                result = r.error();
             }
         } else {
-            auto r = rig_->protect(range, change, options);
-            ok = r.ok();
-            if (!r) error = r.error();
+            result = rig_->protect(range, change, options);
         }
-        judge("protect", ok, error, range, scarce, options.atomic, hole);
+        const bool ok = result.ok();
+        judge("protect", result, range, scarce, options.atomic, hole);
         needs_no_tables_ = false;
         const std::size_t tables = rig_->machine().tables_in_use();
         const bool heals = config_.policy == CollapsePolicy::on_restore && !deferred;
@@ -447,8 +447,8 @@ private:
         for (unsigned rounds = 0;; ++rounds) {
             auto r = rig_->collapse(rest, budget);
             if (!r) {
-                if (resizable() || r.error().code != ErrorCode::unsupported)
-                    fail(fmt::format("collapse: {}", r.error().reason));
+                if (resizable() || r.error().code() != ErrorCode::unsupported)
+                    fail(fmt::format("collapse: {}", r.error().reason()));
                 return;
             }
             if (r.value().finished) break;
@@ -474,7 +474,7 @@ private:
         const bool hole = has_hole(range);
         auto r = rig_->prepare(range);
         pinning_ = true;
-        judge("prepare", r.ok(), r.ok() ? Error{} : r.error(), range, scarce, false, hole);
+        judge("prepare", r, range, scarce, false, hole);
         pinning_ = false;
         if (!options_.compare_leaves) return;
         for (const LeafItem& leaf : leaves_of(rig_->map())) {
@@ -489,7 +489,7 @@ private:
         if (overlaps_static_zone(range)) return; // a static zone's own pages look like prepared ones
         const bool hole = has_hole(range);
         auto r = rig_->release(range);
-        judge("release", r.ok(), r.ok() ? Error{} : r.error(), range, scarce, false, hole);
+        judge("release", r, range, scarce, false, hole);
     }
 
     void bad_range() {
@@ -508,7 +508,7 @@ private:
         const auto before = leaves_of(rig_->map());
         bool refused = true;
         const auto expect = [&](const auto& r) {
-            refused = refused && !r && r.error().code == ErrorCode::invalid_argument;
+            refused = refused && !r && r.error().code() == ErrorCode::invalid_argument;
         };
         expect(rig_->map().protect(range, Change{}.writable(false)));
         expect(rig_->map().prepare(range));
@@ -563,7 +563,7 @@ private:
         auto r = rig_->map().translate(pa);
         const auto* pages = rig_->machine().reference().find(pa);
         if (pages == nullptr) {
-            if (r || r.error().code != ErrorCode::not_mapped) fail("translate found what isn't there");
+            if (r || r.error().code() != ErrorCode::not_mapped) fail("translate found what isn't there");
             return;
         }
         if (!r) return fail("translate found nothing");
@@ -588,9 +588,9 @@ private:
                                    refuse ? AdmissionPolicy::refuse : AdmissionPolicy::repaint);
         m.end_change(id, machine::Machine::Outcome::done);
         if (!r) {
-            const bool explained =
-                refuse ? r.error().code == ErrorCode::unsupported : scarce && r.error().code == ErrorCode::no_tables;
-            if (!explained) fail(fmt::format("admit: {}", r.error().reason));
+            const bool explained = refuse ? r.error().code() == ErrorCode::unsupported
+                                          : scarce && r.error().code() == ErrorCode::no_tables;
+            if (!explained) fail(fmt::format("admit: {}", r.error().reason()));
             if (!resizable()) fail("a failed admission closed the gate");
             config_.cpus -= 1; // it stays out
             return;
@@ -609,8 +609,8 @@ private:
         const ChangeOptions options{.quiescent = script_.one_in(3)};
         tell("repaint{}", options.quiescent ? " quiescent" : "");
         auto r = rig_->repaint(options);
-        if (!r && !scarce && (resizable() || options.quiescent)) fail(fmt::format("repaint: {}", r.error().reason));
-        if (!r && !scarce && !resizable() && r.error().code != ErrorCode::unsupported)
+        if (!r && !scarce && (resizable() || options.quiescent)) fail(fmt::format("repaint: {}", r.error().reason()));
+        if (!r && !scarce && !resizable() && r.error().code() != ErrorCode::unsupported)
             fail("repaint behind a closed gate");
         if (!r) return;
         for (const LeafItem& leaf : leaves_of(rig_->map())) {
@@ -652,12 +652,12 @@ private:
         if (!resizable()) return inspect("the end");
         if (config_.zones.empty()) {
             all([&](PhysRange range) {
-                if (auto r = rig_->release(range); !r) fail(fmt::format("the last release: {}", r.error().reason));
+                if (auto r = rig_->release(range); !r) fail(fmt::format("the last release: {}", r.error().reason()));
             });
         }
         all([&](PhysRange range) {
             if (auto r = rig_->protect(range, restoring()); !r && !overlaps_static_zone(range)) {
-                fail(fmt::format("the last change: {}", r.error().reason));
+                fail(fmt::format("the last change: {}", r.error().reason()));
             }
         });
         auto r = rig_->collapse(rig_->whole());

@@ -149,7 +149,7 @@ private:
         case 0: { // atomic: works with what is set aside, or says so at once
             const auto result = map_.protect(range, change, {.atomic = true});
             changed = result.ok();
-            if (!changed) EXPECT_EQ(result.error().code, ErrorCode::would_block);
+            if (!changed) EXPECT_EQ(result.error().code(), ErrorCode::would_block);
             if (!changed && map_.gate_mode() == Gate::Mode::open) (void)map_.set_aside(4);
             break;
         }
@@ -173,7 +173,7 @@ private:
     void collapse(std::mt19937& random) {
         const PhysRange region{PhysAddr{start + random() % regions * gib}, gib};
         const auto result = map_.collapse(random() % 2 == 0 ? region : map_.span());
-        if (!result) EXPECT_EQ(result.error().code, ErrorCode::unsupported);
+        if (!result) EXPECT_EQ(result.error().code(), ErrorCode::unsupported);
         (void)map_.reclaim();
     }
     void pin(std::mt19937& random) {

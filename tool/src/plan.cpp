@@ -262,8 +262,8 @@ void Planner::check() {
                                          format_.pa_bits));
     if (const Result<void> result = format_.check(layout(all_zones_), plan_.offset); !result)
         throw InputError(map_.source, 0,
-                         fmt::format("{} (at {}, with VA = PA + {})", result.error().reason,
-                                     hex(result.error().where.value()), hex(plan_.offset)));
+                         fmt::format("{} (at {}, with VA = PA + {})", result.error().reason(),
+                                     hex(result.error().where().value()), hex(plan_.offset)));
 }
 
 LayoutFigures Planner::figures(const std::vector<Zone>& zones, Mapping mapping) const {

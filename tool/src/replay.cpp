@@ -200,7 +200,7 @@ public:
         line_ = line;
         begin_operation();
         const Result<CollapseProgress> answer = bench_->collapse();
-        if (!answer) refuse(name(answer.error().code), answer.error().reason);
+        if (!answer) refuse(name(answer.error().code()), answer.error().reason());
         look_for_violations();
     }
 
@@ -299,7 +299,7 @@ private:
     bool answered(const Result<void>& result) {
         look_for_violations();
         if (result) return !broken();
-        refuse(name(result.error().code), result.error().reason);
+        refuse(name(result.error().code()), result.error().reason());
         return false;
     }
     void refuse(const std::string& code, const std::string& reason) {
@@ -341,8 +341,8 @@ private:
     void must(const Result<void>& result, std::string_view what) {
         if (!result)
             throw InputError(config_.source, 0,
-                             fmt::format("{}: {} at {}: {}", what, name(result.error().code),
-                                         hex(result.error().where.value()), result.error().reason));
+                             fmt::format("{}: {} at {}: {}", what, name(result.error().code()),
+                                         hex(result.error().where().value()), result.error().reason()));
     }
     void add_problems(const std::string& text) {
         for (std::size_t at = 0; at < text.size() && result_.problems.size() < most_problems;) {

@@ -342,7 +342,7 @@ void Player::do_boot(Step& step) {
         problem("a page outside the zone became read-only: a leaf was resized on CPUs that don't tolerate it");
         throw Failed{};
     }
-    step.refusal = {name(answer.error().code), answer.error().reason};
+    step.refusal = {name(answer.error().code()), answer.error().reason()};
 }
 
 void Player::do_modules_load(const Statement& statement) {
@@ -568,8 +568,8 @@ void Player::do_collapse(Step& step) {
     const Result<CollapseProgress> answer = bench_->collapse();
     if (!answer) {
         const bool may_refuse = facts_of(policy_).collapse == CollapsePolicy::never || !config_.resizes_live();
-        if (!may_refuse) problem(fmt::format("collapse: {}: {}", name(answer.error().code), answer.error().reason));
-        step.refusal = {name(answer.error().code), answer.error().reason};
+        if (!may_refuse) problem(fmt::format("collapse: {}: {}", name(answer.error().code()), answer.error().reason()));
+        step.refusal = {name(answer.error().code()), answer.error().reason()};
         return;
     }
     const std::vector<std::uint64_t> fewest = bench_->smallest_cover(pinned());
@@ -644,7 +644,7 @@ void Player::problem(const std::string& text) {
 void Player::must(const Result<void>& result, std::string_view what) {
     if (!result) {
         const Error& error = result.error();
-        problem(fmt::format("{}: {} at {}: {}", what, name(error.code), hex(error.where.value()), error.reason));
+        problem(fmt::format("{}: {} at {}: {}", what, name(error.code()), hex(error.where().value()), error.reason()));
         throw Failed{};
     }
     if (!bench_->machine().violations().empty()) {

@@ -11,7 +11,17 @@
 
 #include "directmap/area.hpp"
 #include "directmap/chunk_pool.hpp"
+#include "directmap/reasons.hpp"
 #include "directmap_clients/contents.hpp"
+
+namespace directmap::reasons {
+
+inline constexpr Reason large_piece{ErrorCode::invalid_argument, "no chunk holds a piece of that size"};
+inline constexpr Reason large_code{ErrorCode::invalid_argument, "the code is larger than the piece"};
+inline constexpr Reason foreign_piece{ErrorCode::invalid_argument, "not a piece of this cache"};
+inline constexpr Reason no_chunk_storage{ErrorCode::no_tables, "no storage for another chunk", Reason::counts_needed};
+
+} // namespace directmap::reasons
 
 namespace directmap::clients {
 
@@ -81,8 +91,7 @@ public:
     /// invalid_argument (empty, or larger than a chunk), no_tables (no memory in any chunk size that would do).
     [[nodiscard]] Result<CodePiece> allocate(std::uint64_t bytes) {
         bytes = align_up(bytes, CodeChunk::granule);
-        if (bytes == 0 || bytes > large_bytes)
-            return Error{ErrorCode::invalid_argument, PhysAddr{}, 0, "no chunk holds a piece of that size"};
+        if (bytes == 0 || bytes > large_bytes) return Error{reasons::large_piece, PhysAddr{}};
         for (;;) {
             CodePiece piece;
             platform_.acquire(lock_);
@@ -98,8 +107,7 @@ public:
     /// no_tables (no window: nothing is written).
     [[nodiscard]] Result<void> write(const CodePiece& piece, std::uint64_t offset, const void* from,
                                      std::size_t bytes) {
-        if (offset > piece.size || bytes > piece.size - offset)
-            return Error{ErrorCode::invalid_argument, piece.pa, 0, "the code is larger than the piece"};
+        if (offset > piece.size || bytes > piece.size - offset) return Error{reasons::large_code, piece.pa};
         return through_window(piece.pa + offset, bytes, [&](VirtAddr va) { memory_.write(va, from, bytes); });
     }
 
@@ -109,7 +117,7 @@ public:
         platform_.acquire(lock_);
         CodeChunk* const chunk = chunk_of(piece);
         platform_.release(lock_);
-        if (chunk == nullptr) return Error{ErrorCode::invalid_argument, piece.pa, 0, "not a piece of this cache"};
+        if (chunk == nullptr) return Error{reasons::foreign_piece, piece.pa};
         auto r = through_window(piece.pa, piece.size, [&](VirtAddr va) {
             memory_.fill(va, config_.poison, static_cast<std::size_t>(piece.size));
         });
@@ -227,8 +235,8 @@ private:
             break;
         }
         platform_.release(lock_);
-        if (chunk == nullptr) return Error{ErrorCode::no_tables, PhysAddr{}, 1, "no storage for another chunk"};
-        Result<void> result = Error{ErrorCode::no_tables, PhysAddr{}, 1, "no memory for another chunk"};
+        if (chunk == nullptr) return Error::needing(reasons::no_chunk_storage, 1);
+        Result<void> result = Error::needing(reasons::no_chunk, 1);
         PhysRange phys;
         for (unsigned c = 0; c < 3 && !result && bytes <= chunk_bytes[c]; ++c) {
             PhysAddr pa;

@@ -11,6 +11,15 @@
 #include <cstdint>
 
 #include "directmap/chunk_pool.hpp"
+#include "directmap/reasons.hpp"
+
+namespace directmap::reasons {
+
+inline constexpr Reason no_pool_storage{ErrorCode::no_tables, "no storage for another pool", Reason::counts_needed};
+inline constexpr Reason no_pool{ErrorCode::no_tables, "no memory for the pool"};
+inline constexpr Reason not_guard_page{ErrorCode::invalid_argument, "not a page of the pool"};
+
+} // namespace directmap::reasons
 
 namespace directmap::clients {
 
@@ -34,9 +43,9 @@ public:
     /// Takes `bytes` (a power of two) from the source and pins them to pages; returns where. May sleep. Errors:
     /// no_tables (memory, tables or storage), whatever DirectMap::prepare says; nothing is kept then.
     [[nodiscard]] Result<PhysRange> prepare(std::uint64_t bytes) {
-        if (count_ == pools_.size()) return Error{ErrorCode::no_tables, PhysAddr{}, 1, "no storage for another pool"};
+        if (count_ == pools_.size()) return Error::needing(reasons::no_pool_storage, 1);
         PhysAddr pa;
-        if (!source_.take_chunk(pa, bytes)) return Error{ErrorCode::no_tables, PhysAddr{}, 0, "no memory for the pool"};
+        if (!source_.take_chunk(pa, bytes)) return Error{reasons::no_pool, PhysAddr{}};
         const PhysRange pool{pa, bytes};
         if (auto r = map_.prepare(pool); !r) {
             source_.give_chunk(pa, bytes);
@@ -77,7 +86,7 @@ public:
 
 private:
     [[nodiscard]] Result<void> flip(PhysAddr page, bool valid) {
-        if (!owns(page)) return Error{ErrorCode::invalid_argument, page, 0, "not a page of the pool"};
+        if (!owns(page)) return Error{reasons::not_guard_page, page};
         __atomic_fetch_add(&flips_, 1, __ATOMIC_RELAXED);
         return map_.flip(page, valid);
     }

@@ -12,6 +12,17 @@
 
 #include "directmap/area.hpp"
 #include "directmap/chunk_pool.hpp"
+#include "directmap/reasons.hpp"
+
+namespace directmap::reasons {
+
+inline constexpr Reason no_section{ErrorCode::invalid_argument, "a module without a section"};
+inline constexpr Reason not_loaded{ErrorCode::invalid_argument, "the module isn't loaded"};
+inline constexpr Reason no_scratch{ErrorCode::no_tables, "the module has more pages than there is scratch for",
+                                   Reason::counts_needed};
+inline constexpr Reason no_module_data{ErrorCode::no_tables, "no memory for the module's data", Reason::counts_needed};
+
+} // namespace directmap::reasons
 
 namespace directmap::clients {
 
@@ -61,8 +72,7 @@ public:
     /// invalid_argument (no section), no_tables (memory, tables, addresses or scratch space): nothing is kept then.
     [[nodiscard]] Result<Module> load(ModuleSizes sizes, std::size_t cpu) {
         Module module;
-        if (sizes.text + sizes.constants + sizes.data == 0)
-            return Error{ErrorCode::invalid_argument, PhysAddr{}, 0, "a module without a section"};
+        if (sizes.text + sizes.constants + sizes.data == 0) return Error{reasons::no_section, PhysAddr{}};
         while (!claim_scratch()) platform_.relax();
         auto result = load_into(module, pages(sizes.text), pages(sizes.constants), pages(sizes.data), cpu);
         release_scratch();
@@ -75,7 +85,7 @@ public:
     /// `protect` of the area says; the module can then only be unloaded, or sealed again.
     [[nodiscard]] Result<void> seal(Module& module) {
         if (module.state != Module::State::loaded)
-            return Error{ErrorCode::invalid_argument, PhysAddr{module.all.start.value()}, 0, "the module isn't loaded"};
+            return Error{reasons::not_loaded, PhysAddr{module.all.start.value()}};
         const VirtRange fixed{module.text.start, module.text.size + module.constants.size};
         if (fixed.size != 0) {
             if (auto r = area_.protect(fixed, Change{}.writable(false)); !r) return r;
@@ -158,12 +168,10 @@ private:
         const std::size_t first = used;
         for (std::uint64_t got = 0; got < bytes; got += G::page_size) {
             PhysAddr page;
-            if (used == scratch_.size() && !data)
-                return Error{ErrorCode::no_tables, PhysAddr{}, 1,
-                             "the module has more pages than there is scratch for"};
+            if (used == scratch_.size() && !data) return Error::needing(reasons::no_scratch, 1);
             if (data) {
                 if (used == scratch_.size() || !data_.take_chunk(page, G::page_size))
-                    return Error{ErrorCode::no_tables, PhysAddr{}, 1, "no memory for the module's data"};
+                    return Error::needing(reasons::no_module_data, 1);
             } else {
                 auto taken = text_.take(PageUse::normal, cpu);
                 if (!taken) return taken.error();

@@ -6,6 +6,14 @@
 #include <cstdint>
 
 #include "directmap/chunk_pool.hpp"
+#include "directmap/reasons.hpp"
+
+namespace directmap::reasons {
+
+inline constexpr Reason scattered_sleeps{ErrorCode::would_block, "a page without a pool needs a change of the map"};
+inline constexpr Reason no_page{ErrorCode::no_tables, "the source has no page", Reason::counts_needed};
+
+} // namespace directmap::reasons
 
 namespace directmap::clients {
 
@@ -27,11 +35,10 @@ public:
     /// no table to split with), whatever `protect` says.
     [[nodiscard]] Result<PhysAddr> take(PageUse use, std::size_t /*cpu*/) {
         if (use == PageUse::atomic) {
-            return Error{ErrorCode::would_block, PhysAddr{}, 0, "a page without a pool needs a change of the map"};
+            return Error{reasons::scattered_sleeps, PhysAddr{}};
         }
         PhysAddr pa;
-        if (!source_.take_chunk(pa, G::page_size))
-            return Error{ErrorCode::no_tables, PhysAddr{}, 1, "the source has no page"};
+        if (!source_.take_chunk(pa, G::page_size)) return Error::needing(reasons::no_page, 1);
         if (auto r = map_.protect({pa, G::page_size}, config_.give); !r) {
             source_.give_chunk(pa, G::page_size);
             return r.error();

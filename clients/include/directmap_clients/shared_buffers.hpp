@@ -14,6 +14,16 @@
 #include <cstdint>
 
 #include "directmap/chunk_pool.hpp"
+#include "directmap/reasons.hpp"
+
+namespace directmap::reasons {
+
+inline constexpr Reason no_buffer{ErrorCode::no_tables, "no memory for a buffer"};
+inline constexpr Reason no_room_for_loss{ErrorCode::unsupported, "no more changes may fail half-way"};
+inline constexpr Reason lost_by_host{ErrorCode::unsupported, "the host failed half-way: the memory is lost"};
+inline constexpr Reason lost_by_map{ErrorCode::unsupported, "mapping failed half-way: the memory is lost"};
+
+} // namespace directmap::reasons
 
 namespace directmap::clients {
 
@@ -64,7 +74,7 @@ public:
     /// A buffer of `bytes`, a power of two, in one piece. May sleep. Errors: no_tables (memory), as `share`.
     [[nodiscard]] Result<PhysRange> take_buffer(std::uint64_t bytes) {
         PhysAddr pa;
-        if (!keeper_.take_chunk(pa, bytes)) return Error{ErrorCode::no_tables, PhysAddr{}, 0, "no memory for a buffer"};
+        if (!keeper_.take_chunk(pa, bytes)) return Error{reasons::no_buffer, PhysAddr{}};
         const PhysRange buffer{pa, bytes};
         if (auto r = share(buffer); !r) {
             keeper_.give_chunk(pa, bytes); // which keeps it if it is lost
@@ -121,7 +131,7 @@ private:
             const bool room = leak_count_ + in_flight_ < leaks_.size();
             if (room) ++in_flight_;
             platform_.release(lock_);
-            if (!room) return Error{ErrorCode::unsupported, range.start, 0, "no more changes may fail half-way"};
+            if (!room) return Error{reasons::no_room_for_loss, range.start};
             // 1. Break: nobody reaches the range any more, whatever it was.
             auto r = map_.protect(range, Change{}.valid(false).shared(share), options);
             if (!r) {
@@ -131,13 +141,13 @@ private:
             // 2. The host.
             if (!(share ? host_.share(range) : host_.unshare(range))) {
                 settle(range, share, Ending::lost_by_host);
-                return Error{ErrorCode::unsupported, range.start, 0, "the host failed half-way: the memory is lost"};
+                return Error{reasons::lost_by_host, range.start};
             }
             // 3. Make.
             r = map_.protect(range, Change{}.valid(true), options);
             settle(range, share, r ? Ending::done : Ending::lost_by_map);
             if (r) return r;
-            return Error{ErrorCode::unsupported, range.start, 0, "mapping failed half-way: the memory is lost"};
+            return Error{reasons::lost_by_map, range.start};
         }
 
         [[nodiscard]] bool lost(PhysRange range) {

@@ -92,9 +92,9 @@ public:
     [[nodiscard]] Result<void> open() {
         const std::uint64_t regions = range_.size >> G::region_shift;
         if (range_.size == 0 || ((range_.start.value() | range_.size) & (G::region_bytes - 1)) != 0)
-            return fail(ErrorCode::invalid_argument, range_.start, "the area is not aligned to regions");
+            return fail(reasons::misaligned_area, range_.start);
         if (core_.regions.size() < regions || pages_.size() * 64 < range_.size >> G::page_shift)
-            return fail(ErrorCode::invalid_argument, range_.start, "there is too little storage for the area");
+            return fail(reasons::small_area_storage, range_.start);
         core_.root = map_.root();
         core_.regions = {core_.regions.data(), static_cast<std::size_t>(regions)};
         sync_gate();
@@ -127,13 +127,13 @@ public:
         for (const Span<const PhysRange>& runs : sections) {
             for (const PhysRange& run : runs) {
                 if (run.empty() || ((run.start.value() | run.size) & (G::page_size - 1)) != 0) {
-                    return Error{ErrorCode::invalid_argument, run.start, 0, "a run is empty or not aligned to pages"};
+                    return Error{reasons::misaligned_run, run.start};
                 }
                 size += run.size;
                 needed += ((run.end() - 1).value() >> G::region_shift) - (run.start.value() >> G::region_shift) + 1;
             }
         }
-        if (size == 0) return Error{ErrorCode::invalid_argument, PhysAddr{}, 0, "there is nothing to map"};
+        if (size == 0) return Error{reasons::nothing_to_map, PhysAddr{}};
         const PhysRange first = first_run(sections);
         VirtRange range{VirtAddr{}, size};
         AliasRun* nodes = nullptr;
@@ -151,13 +151,15 @@ public:
         }
         if (result) {
             count(1, size);
-            if (sections.size() == 1 && core_.gate.may_merge()) // what runs on from one piece to the next
-                (void)collapse_range(core_, {home(range.start), size}, ~std::uint64_t{0});
+            if (sections.size() == 1) { // what runs on from one piece to the next
+                CollapseProgress progress;
+                (void)collapse_range(core_, {home(range.start), size}, ~std::uint64_t{0}, progress);
+            }
             return range;
         }
         const Error error = result.error();
         take_away(range, [](PhysRange) {});
-        return Error{error.code, PhysAddr{virt(error.where).value()}, error.needed, error.reason};
+        return error.at(PhysAddr{virt(error.where()).value()});
     }
 
     /// Changes permissions of `range`, which is mapped, and of every alias of its pages. What is given is given to this
@@ -170,15 +172,14 @@ public:
     /// than it was before.
     [[nodiscard]] Result<void> protect(VirtRange range, Change change, ChangeOptions options = {}) {
         if (change.names_memory_type() || change.names_shared()) {
-            return fail(ErrorCode::unsupported, range.start, "an alias can't change its memory type or sharing alone");
+            return fail(reasons::alias_type, range.start);
         }
         if (auto r = check(range); !r) return r;
         const Attributes to = change.values();
         const bool takes_write = change.names_writable() && !to.writable();
         const bool gives_execute = change.names_executable() && to.executable();
         const bool gives_write = change.names_writable() && to.writable();
-        if (gives_write && gives_execute)
-            return fail(ErrorCode::unsupported, range.start, "a page can't become writable and executable");
+        if (gives_write && gives_execute) return fail(reasons::writable_executable, range.start);
         // 1. Take: from the other aliases, then here.
         Change take, everywhere;
         if (takes_write || gives_execute) everywhere = everywhere.writable(false);
@@ -227,12 +228,11 @@ public:
 
     /// Where `va` leads. Errors: invalid_argument, not_mapped.
     [[nodiscard]] Result<Translation> translate(VirtAddr va) {
-        if (!range_.contains(va)) return Error{ErrorCode::invalid_argument, PhysAddr{va.value()}, 0, "not in the area"};
+        if (!range_.contains(va)) return fail(reasons::not_in_area, va);
         const PhysAddr page{align_down(home(va).value(), G::page_size)};
         WalkerSection<P> walker{platform_};
         const auto run = find_run(core_, page, page + G::page_size);
-        if (!F::is_leaf(run.level, run.value))
-            return Error{ErrorCode::not_mapped, PhysAddr{va.value()}, 0, "not mapped"};
+        if (!F::is_leaf(run.level, run.value)) return fail(reasons::not_mapped, va);
         const bool group = G::has_groups(run.level) && run.value.any_of(F::contiguous_mask);
         return Translation{core_.format.leaf_address(run.level, run.value) + (home(va) - run.start),
                            core_.format.attributes(run.value),
@@ -314,7 +314,7 @@ public:
         (void)flush(platform_, everything, core_.flush_ceiling, core_.gate.invalidate_twice());
         for (unsigned i = 0; cpu.no_contiguous && i < G::leaf_sizes.count; ++i) {
             if (G::leaf_sizes.of[i].contiguous && statistics().leaves[i] != 0)
-                return fail(ErrorCode::unsupported, range_.start, "the area holds contiguous groups");
+                return fail(reasons::area_groups, range_.start);
         }
         return {};
     }
@@ -346,15 +346,12 @@ private:
     [[nodiscard]] PhysAddr home(VirtAddr va) const { return PhysAddr{va.value() - core_.offset}; }
     [[nodiscard]] VirtAddr virt(PhysAddr home) const { return core_.virt(home); }
     /// Errors of an area tell virtual addresses.
-    [[nodiscard]] static Error fail(ErrorCode code, VirtAddr where, const char* why) {
-        return {code, PhysAddr{where.value()}, 0, why};
-    }
+    [[nodiscard]] static Error fail(const Reason& reason, VirtAddr where) { return {reason, PhysAddr{where.value()}}; }
     [[nodiscard]] Result<void> check(VirtRange range) const {
         if (((range.start.value() | range.size) & (G::page_size - 1)) != 0 || range.size == 0)
-            return fail(ErrorCode::invalid_argument, range.start, "the range is empty or not aligned to pages");
+            return fail(reasons::misaligned_in_area, range.start);
         const std::uint64_t before = range.start - range_.start;
-        if (before >= range_.size || range.size > range_.size - before)
-            return fail(ErrorCode::invalid_argument, range.start, "the range is not inside the area");
+        if (before >= range_.size || range.size > range_.size - before) return fail(reasons::beyond_area, range.start);
         return {};
     }
     void sync_gate() {
@@ -372,8 +369,7 @@ private:
                 continue;
             }
             PhysAddr child;
-            if (!platform_.take_table(child, false))
-                return Error{ErrorCode::no_tables, PhysAddr{virt(at).value()}, 1, "the table source is exhausted"};
+            if (!platform_.take_table(child, false)) return Error::needing(reasons::no_tables, 1);
             RegionGuard<F, P> guard{core_, core_.region_of(at)};
             WriteSection<P> writable{platform_};
             platform_.fill(platform_.table(child), 0, G::table_entries, Descriptor{}, 0);
@@ -452,7 +448,7 @@ private:
         std::uint64_t got = 0;
         for (const AliasRun* node = free_aliases_; node != nullptr && got < needed; node = node->next) ++got;
         Result<void> result;
-        if (got < needed) result = fail(ErrorCode::no_tables, range_.start, "the storage for aliases is full");
+        if (got < needed) result = fail(reasons::no_alias_storage, range_.start);
         std::uint64_t page = phase;
         bool found = false;
         while (result && page + count <= all) {
@@ -462,7 +458,7 @@ private:
             if (found) break;
             page = used + 1 <= phase ? phase : phase + (used + 1 - phase + step - 1) / step * step;
         }
-        if (result && !found) result = fail(ErrorCode::no_tables, range_.start, "no room is left in the area");
+        if (result && !found) result = fail(reasons::no_room, range_.start);
         if (result) {
             mark(page, count, true);
             range.start = range_.start + (page << G::page_shift);
@@ -573,8 +569,7 @@ private:
         options.deferred = nullptr;
         const auto r = change_range(core_, {home(range.start), range.size}, change, options);
         if (r) return r;
-        const Error& e = r.error();
-        return Error{e.code, PhysAddr{virt(e.where).value()}, e.needed, e.reason};
+        return r.error().at(PhysAddr{virt(r.error().where()).value()});
     }
     /// Every other place that maps the pages behind `range`: those in this area, and the direct map. An error on one of
     /// them is the caller's to know; what the change took from others before stays taken.

@@ -21,41 +21,69 @@ public:
 
     explicit Builder(Core<F, P>& core) : core_{core} {}
 
-    /// False when the table source ran out; then every table built so far is complete enough to be freed.
-    [[nodiscard]] bool map(const Segment& segment) {
-        return map_entries(core_.platform.table(core_.root), G::root_level, segment.range.start, segment.range.end(),
-                           segment);
+    /// Takes the root.
+    void begin() {
+        has_root_ = take(G::root_level, PhysAddr{}, core_.root);
+        if (has_root_) core_.platform.fill(core_.platform.table(core_.root), 0, G::root_entries, Descriptor{}, 0);
     }
+    /// Once the source is exhausted, what is missing is only counted.
+    void map(const Segment& segment) {
+        attributes_ = segment.attributes;
+        by_pages_ = segment.by_pages;
+        map_entries(core_.platform.table(core_.root), has_root_, G::root_level, segment.range.start,
+                    segment.range.end());
+    }
+    [[nodiscard]] bool exhausted() const { return exhausted_; }
+    /// Whatever was built is complete enough for that.
+    void free() {
+        if (has_root_) free_subtree(core_, core_.root, G::root_level);
+    }
+    /// Taken or missing.
+    [[nodiscard]] std::uint64_t tables() const { return tables_; }
 
 private:
-    /// Entries of `table` from `pa` to `end`, which it covers.
-    [[nodiscard, gnu::noinline]] bool map_entries(Table table, int level, PhysAddr pa, PhysAddr end,
-                                                  const Segment& segment) {
+    /// Entries from `pa` to `end` of `table`, which covers them; if `present` is false, of a table that is missing.
+    [[gnu::noinline]] void map_entries(Table table, bool present, int level, PhysAddr pa, PhysAddr end) {
         P& platform = core_.platform;
         const unsigned shift = G::shift(level);
         const std::uint64_t size = G::bytes(level);
         const bool leaves =
-            level == G::last_level || (level >= G::first_leaf_level && !segment.by_pages && core_.aligned_for(shift));
+            level == G::last_level || (level >= G::first_leaf_level && !by_pages_ && core_.aligned_for(shift));
         while (pa < end) {
             const unsigned index = G::index(level, core_.va_of(pa));
             const PhysAddr next = core_.entry_start(pa, shift) + size;
             const PhysAddr stop = next < end ? next : end;
             if (leaves && stop - pa == size) {
-                pa = fill_leaves(table, level, index, pa, end, segment);
+                if (present) {
+                    pa = fill_leaves(table, level, index, pa, end);
+                } else {
+                    pa = stop;
+                }
                 continue;
             }
-            Descriptor link = platform.load(table, index);
-            if (link.empty()) {
-                PhysAddr child;
-                if (!platform.take_table(child, false)) return false;
+            Descriptor link = present ? platform.load(table, index) : Descriptor{};
+            PhysAddr child = F::table_address(link);
+            if (link.empty() && take(level + 1, next, child)) {
                 clear(platform.table(child), level + 1, pa, stop);
                 link = F::table(child);
                 platform.fill(table, index, 1, link, 0);
             }
-            if (!map_entries(platform.table(F::table_address(link)), level + 1, pa, stop, segment)) return false;
+            if (!link.empty() || level + 1 != G::last_level)
+                map_entries(platform.table(child), !link.empty(), level + 1, pa, stop);
             pa = stop;
         }
-        return true;
+    }
+
+    /// A table of `level` for what lies before `end`. False if there is none; counted all the same, once.
+    [[nodiscard]] bool take(int level, PhysAddr end, PhysAddr& pa) {
+        if (!exhausted_) {
+            ++tables_;
+            exhausted_ = !core_.platform.take_table(pa, false);
+        } else if (missing_until_[level - G::root_level] != end) {
+            ++tables_;
+        }
+        if (exhausted_) missing_until_[level - G::root_level] = end;
+        return !exhausted_;
     }
 
     /// A new table holds garbage. One of the last level, of which there are many, is cleared only where no leaf comes.
@@ -70,13 +98,13 @@ private:
     }
 
     /// Whole leaves from `pa` on, in one table and one progression of addresses; returns where they end.
-    PhysAddr fill_leaves(Table table, int level, unsigned index, PhysAddr pa, PhysAddr end, const Segment& segment) {
+    [[gnu::noinline]] PhysAddr fill_leaves(Table table, int level, unsigned index, PhysAddr pa, PhysAddr end) {
         const unsigned shift = G::shift(level);
         const PhysAddr limit{align_down(pa.value(), F::progression_limit) + F::progression_limit};
         const std::uint64_t whole = ((limit < end ? limit : end) - pa) >> shift;
         const unsigned room = G::entries(level) - index;
         const unsigned count = whole < room ? static_cast<unsigned>(whole) : room;
-        const Descriptor leaf = core_.format.leaf(level, pa, segment.attributes);
+        const Descriptor leaf = core_.format.leaf(level, pa, attributes_);
         unsigned done = 0;
         const auto fill_until = [&](unsigned stop, bool contiguous) {
             if (done == stop) return;
@@ -87,7 +115,7 @@ private:
             account(pa + before, level, contiguous, stop - done);
             done = stop;
         };
-        if (!segment.by_pages && core_.groups_allowed(level)) {
+        if (!by_pages_ && core_.groups_allowed(level)) {
             const unsigned group = G::group_entries(level);
             const unsigned head = (0u - index) & (group - 1);
             if (head < count) {
@@ -119,6 +147,12 @@ private:
     }
 
     Core<F, P>& core_;
+    Attributes attributes_; ///< of the segment that is being mapped
+    bool by_pages_ = false;
+    std::uint64_t tables_ = 0;
+    bool has_root_ = false;
+    bool exhausted_ = false;
+    PhysAddr missing_until_[G::last_level - G::root_level + 1]; ///< by level: where the last one that is missing ends
 };
 
 /// Each region learns in which table its root-side entries are: descents begin there.
@@ -155,33 +189,20 @@ template <Format F, Platform P>
     core.first_region = core.va_of(start) >> G::region_shift;
     const std::size_t regions = core.region_index(end - 1) + 1;
     if (core.regions.size() < regions) {
-        return Error{ErrorCode::invalid_argument, start, static_cast<std::uint32_t>(regions),
-                     "the map spans more regions than there is storage for"};
+        return Error::needing(reasons::too_few_regions, regions);
     }
     core.regions = {core.regions.data(), regions};
 
     P& platform = core.platform;
     WriteSection<P> writable{platform};
-    bool built = platform.take_table(core.root, false);
-    if (built) {
-        platform.fill(platform.table(core.root), 0, G::root_entries, Descriptor{}, 0);
-        detail::Builder<F, P> builder{core};
-        SegmentCursor cursor{layout, mapping};
-        for (Segment segment; built && cursor.next(segment);) built = builder.map(segment);
-        if (!built) {
-            const auto root = platform.table(core.root);
-            for (unsigned i = 0; i < G::root_entries; ++i) {
-                const Descriptor d = platform.load(root, i);
-                if (F::is_table(G::root_level, d)) detail::free_subtree(core, F::table_address(d), G::root_level + 1);
-            }
-            platform.give_table(core.root);
-            for (auto& region : core.regions) region = {};
-        }
-    }
-    if (!built) {
-        const Measure needs = measure<G>(layout, core.offset, mapping);
-        return Error{ErrorCode::no_tables, start, static_cast<std::uint32_t>(needs.tables),
-                     "the table source is exhausted"};
+    detail::Builder<F, P> builder{core};
+    builder.begin();
+    SegmentCursor cursor{layout, mapping};
+    for (Segment segment; cursor.next(segment);) builder.map(segment);
+    if (builder.exhausted()) {
+        builder.free();
+        for (auto& region : core.regions) region = {};
+        return Error::needing(reasons::no_tables, builder.tables());
     }
     detail::note_region_tables(core);
     platform.barrier_publish(); // before the root is installed

@@ -121,8 +121,7 @@ public:
             platform_.release(lock_);
             if (got) return pa;
             bool other = false;
-            Result<void> refilled =
-                Error{ErrorCode::would_block, PhysAddr{}, 1, "the reserve is at its floor, and the caller can't sleep"};
+            Result<void> refilled = Error::needing(reasons::reserve_at_floor, 1);
             if (use != PageUse::atomic) {
                 if (refilling) { // by another CPU; it always ends
                     platform_.relax();
@@ -218,7 +217,7 @@ public:
         if (ready) config_.own_tables = true;
         platform_.release(lock_);
         if (ready) return {};
-        return Error{ErrorCode::no_tables, PhysAddr{}, reserves(), "the reserve is not filled yet"};
+        return Error::needing(reasons::reserve_unfilled, reserves());
     }
 
     /// Free pages outside of magazines.
@@ -410,7 +409,7 @@ private:
             if (config_.own_tables) loan.count = pop_loan(loan, chunk_tables);
         }
         platform_.release(lock_);
-        if (other) return Error{ErrorCode::busy, PhysAddr{}, 0, "another refill is under way"};
+        if (other) return Error{reasons::refilling, PhysAddr{}};
         return {};
     }
     void end_refill(TableLoan& loan) {
@@ -428,7 +427,7 @@ private:
     [[nodiscard]] Result<void> try_refill(bool& other) {
         TableLoan loan;
         if (auto r = begin_refill(loan, other); !r) return r;
-        Result<void> result = Error{ErrorCode::no_tables, PhysAddr{}, 1, "no memory for another chunk"};
+        Result<void> result = Error::needing(reasons::no_chunk, 1);
         for (unsigned c = 0; c < 3 && !result; ++c) {
             PhysAddr pa;
             if (chunk_pages[c] == 0 || !source_.take_chunk(pa, bytes_of(chunk_pages[c]))) continue;
@@ -474,9 +473,9 @@ private:
         for (; done < range.size && result; done += result ? G::page_size : 0) {
             const PhysAddr pa = range.start + done;
             if (owns(pa)) {
-                result = Error{ErrorCode::invalid_argument, pa, 0, "the page is the pool's already"};
+                result = Error{reasons::owned_page, pa};
             } else if ((done == 0 || index_of(pa) == 0) && pin(pa) == nullptr) {
-                result = Error{ErrorCode::no_tables, pa, 1, "no storage for another frame"};
+                result = Error::needing(reasons::no_frame, 1);
             }
         }
         platform_.release(lock_);
@@ -521,7 +520,7 @@ private:
         platform_.acquire(lock_);
         ChunkFrame* const frame = pin(pa);
         platform_.release(lock_);
-        if (frame == nullptr) return Error{ErrorCode::no_tables, pa, 1, "no storage for another frame"};
+        if (frame == nullptr) return Error::needing(reasons::no_frame, 1);
         ChangeOptions options{.owns_tables = true};
         if (config_.own_tables) options.loan = &loan;
         Result<void> result;

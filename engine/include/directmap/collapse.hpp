@@ -51,10 +51,9 @@ public:
     }
 
 private:
-    /// What a table amounts to.
+    /// What a table amounts to that is the same as one leaf.
     struct Whole {
-        bool uniform = false;
-        Descriptor leaf; ///< if uniform: the leaf, one level up, that says the same
+        Descriptor leaf; ///< one level up
         std::uint32_t leaves[6] = {};
         std::uint32_t tables = 0;
     };
@@ -75,8 +74,9 @@ private:
         progress_.finished = false;
     }
 
-    /// Reads a last-level table. If it isn't uniform, closes what groups agree.
-    Whole read_pages(Table table, PhysAddr base) {
+    /// Reads a last-level table: true if it amounts to a leaf, which `pages_` then describes. Otherwise closes what
+    /// groups agree.
+    [[nodiscard, gnu::noinline]] bool read_pages(Table table, PhysAddr base) {
         constexpr int level = G::last_level;
         constexpr unsigned entries = G::table_entries, chunk = entries < 64 ? entries : 64;
         P& platform = core_.platform;
@@ -84,37 +84,38 @@ private:
         if (budget_ != 0) --budget_;
         const Descriptor first = platform.load(table, 0);
         const Descriptor expected = first.without(F::contiguous_mask);
-        Whole whole;
-        whole.uniform = may_rise(level, first);
+        bool uniform = may_rise(level, first);
         RunSummary differences;
-        for (unsigned i = 0; whole.uniform && i < entries; i += chunk) {
+        for (unsigned i = 0; uniform && i < entries; i += chunk) {
             const RunSummary s = platform.summarize(table, i, chunk, expected.advanced(i * G::page_size), G::page_size);
-            whole.uniform = s.any.without(F::contiguous_mask).empty();
+            uniform = s.any.without(F::contiguous_mask).empty();
             differences.any = differences.any | s.any;
             differences.all = differences.all & s.all;
         }
-        if (!whole.uniform) {
+        if (!uniform) {
             close_groups(table, level, 0, entries, base);
-            return whole;
+            return false;
         }
-        whole.leaf = F::parent_of(level - 1, expected);
+        pages_ = {};
+        pages_.leaf = F::parent_of(level - 1, expected);
         unsigned grouped = differences.all.any_of(F::contiguous_mask) ? entries : 0;
         if (grouped == 0 && differences.any.any_of(F::contiguous_mask)) {
             for (unsigned i = 0; i < entries; ++i)
                 grouped += platform.load(table, i).any_of(F::contiguous_mask) ? 1u : 0u;
         }
-        if (grouped != 0) whole.leaves[G::leaf_size_index(level, true)] = grouped >> G::group_shift(level);
-        whole.leaves[G::leaf_size_index(level, false)] = entries - grouped;
-        whole.tables = 1;
-        return whole;
+        if (grouped != 0) pages_.leaves[G::leaf_size_index(level, true)] = grouped >> G::group_shift(level);
+        pages_.leaves[G::leaf_size_index(level, false)] = entries - grouped;
+        pages_.tables = 1;
+        return true;
     }
 
-    Whole read_child(PhysAddr child, int level, PhysAddr base) {
+    /// Null if the table doesn't amount to a leaf.
+    [[nodiscard]] const Whole* read_child(PhysAddr child, int level, PhysAddr base) {
         const Table table = core_.platform.table(child);
         if constexpr (G::leaf_levels > 2) {
-            if (level != G::last_level) return read_middle(table, base);
+            if (level != G::last_level) return read_middle(table, base) ? &middle_ : nullptr;
         }
-        return read_pages(table, base);
+        return read_pages(table, base) ? &pages_ : nullptr;
     }
 
     /// The region's own entries: a child table that amounts to a leaf becomes one, then groups are closed.
@@ -130,27 +131,28 @@ private:
                 stop_at(start);
                 break;
             }
-            const Whole child = read_child(F::table_address(d), level + 1, start);
-            if (child.uniform) replace(table, level, first + i, start, child);
+            const Whole* const child = read_child(F::table_address(d), level + 1, start);
+            if (child != nullptr) replace(table, level, first + i, start, *child);
         }
         close_all_groups(table, level, first, G::region_entries, base);
     }
 
-    /// Reads a table between the region's own and the last level. If it amounts to one larger leaf, says so and stores
-    /// nothing. Otherwise replaces each child table that amounts to a leaf, and closes what groups agree.
-    [[gnu::noinline]] Whole read_middle(Table table, PhysAddr base) {
+    /// Reads a table between the region's own and the last level. True if it amounts to one larger leaf, which
+    /// `middle_` then describes: nothing is stored. Otherwise replaces each child table that amounts to a leaf, and
+    /// closes what groups agree.
+    [[nodiscard, gnu::noinline]] bool read_middle(Table table, PhysAddr base) {
         constexpr int level = G::last_level - 1;
         constexpr unsigned count = G::table_entries;
         constexpr std::uint64_t size = G::bytes(level);
         P& platform = core_.platform;
         std::uint64_t marks[(count + 63) / 64] = {}; // children that amount to a leaf
-        Whole whole;
-        whole.uniform = true;
+        middle_ = {};
+        bool uniform = true;
         bool spent = false;  // out of budget: what has been read must not have to be read again
         Descriptor expected; // of entry 0
         // In scope first: where a change has just been made the answer is usually no. Then the rest, if it matters.
-        for (unsigned pass = 0; pass < 2 && (pass == 0 || whole.uniform); ++pass) {
-            for (unsigned i = 0; i < count && (pass == 0 || whole.uniform); ++i) {
+        for (unsigned pass = 0; pass < 2 && (pass == 0 || uniform); ++pass) {
+            for (unsigned i = 0; i < count && (pass == 0 || uniform); ++i) {
                 const PhysAddr start = base + i * size;
                 if (in_scope(start, size) != (pass == 0)) continue;
                 const Descriptor d = platform.load(table, i);
@@ -158,43 +160,47 @@ private:
                 if (F::is_table(level, d)) {
                     if (budget_ == 0) {
                         stop_at(start);
-                        whole.uniform = false;
+                        uniform = false;
                         spent = true;
                         break;
                     }
-                    const Whole child = read_pages(core_.platform.table(F::table_address(d)), start);
-                    if (child.uniform) marks[i / 64] |= std::uint64_t{1} << (i % 64);
-                    whole.uniform = whole.uniform && child.uniform;
-                    value = child.leaf;
-                    for (unsigned s = 0; s < G::leaf_sizes.count; ++s) whole.leaves[s] += child.leaves[s];
-                    whole.tables += child.tables;
+                    if (read_pages(core_.platform.table(F::table_address(d)), start)) {
+                        marks[i / 64] |= std::uint64_t{1} << (i % 64);
+                        for (unsigned s = 0; s < G::leaf_sizes.count; ++s) middle_.leaves[s] += pages_.leaves[s];
+                        ++middle_.tables;
+                        value = pages_.leaf;
+                    } else {
+                        uniform = false;
+                    }
                 } else if (!d.any_of(F::contiguous_mask)) {
-                    ++whole.leaves[G::leaf_size_index(level, false)];
+                    ++middle_.leaves[G::leaf_size_index(level, false)];
                 } else if ((i & (G::group_entries(level) - 1)) == 0) {
-                    ++whole.leaves[G::leaf_size_index(level, true)];
+                    ++middle_.leaves[G::leaf_size_index(level, true)];
                 }
-                if (!whole.uniform) continue;
+                if (!uniform) continue;
                 const Descriptor zeroth = value.advanced(std::uint64_t{0} - i * size);
                 if (expected.empty()) {
-                    whole.uniform = F::is_leaf(level, value) && may_rise(level, zeroth);
+                    uniform = F::is_leaf(level, value) && may_rise(level, zeroth);
                     expected = zeroth;
                 } else {
-                    whole.uniform = zeroth == expected;
+                    uniform = zeroth == expected;
                 }
             }
         }
-        if (whole.uniform) {
-            whole.leaf = F::parent_of(level - 1, expected);
-            ++whole.tables;
-            return whole;
+        if (uniform) {
+            middle_.leaf = F::parent_of(level - 1, expected);
+            ++middle_.tables;
+            return true;
         }
         for (unsigned i = 0; i < count; ++i) {
             if ((marks[i / 64] >> (i % 64) & 1) == 0) continue;
             const PhysAddr child = F::table_address(platform.load(table, i)), start = base + i * size;
-            if (spent || in_scope(start, size)) replace(table, level, i, start, read_again(child));
+            if (!spent && !in_scope(start, size)) continue;
+            read_again(child);
+            replace(table, level, i, start, pages_);
         }
         close_all_groups(table, level, 0, count, base);
-        return {};
+        return false;
     }
 
     void close_all_groups(Table table, int level, unsigned first, unsigned count, PhysAddr base) {
@@ -204,12 +210,11 @@ private:
     }
 
     /// A last-level table that is known to be uniform and has been paid for.
-    Whole read_again(PhysAddr child) {
+    void read_again(PhysAddr child) {
         const std::uint64_t budget = budget_, read = progress_.tables_read;
-        const Whole whole = read_pages(core_.platform.table(child), PhysAddr{});
+        (void)read_pages(core_.platform.table(child), PhysAddr{});
         budget_ = budget;
         progress_.tables_read = read;
-        return whole;
     }
 
     /// Groups that reach beyond the scope: what is left of them outside may still be tables. Those become leaves too,
@@ -250,9 +255,9 @@ private:
             const Descriptor d = platform.load(table, first + i);
             if (!F::is_table(level, d)) continue;
             if (budget_ == 0) return stop_at(scope_.start);
-            const Whole child = read_child(F::table_address(d), level + 1, start + i * size);
-            if (!child.uniform || !agrees(i, child.leaf)) return;
-            replace(table, level, first + i, start + i * size, child);
+            const Whole* const child = read_child(F::table_address(d), level + 1, start + i * size);
+            if (child == nullptr || !agrees(i, child->leaf)) return;
+            replace(table, level, first + i, start + i * size, *child);
         }
     }
 
@@ -310,6 +315,7 @@ private:
     std::uint64_t budget_;
     CollapseProgress& progress_;
     bool unlinked_ = false;
+    Whole pages_, middle_; ///< the last table of each kind that amounted to a leaf
     StaleSet stale_;
 };
 
@@ -327,16 +333,16 @@ std::uint64_t collapse_region(Core<F, P>& core, PhysRange scope, std::uint64_t b
 
 } // namespace detail
 
-/// Makes leaves as large as they can be wherever a larger one would overlap `range`, reading at most `budget` tables.
-/// Errors: busy / unsupported by the gate. With `finished` false the caller goes on at `next`.
+/// Makes leaves as large as they can be wherever a larger one would overlap `range`, reading at most `budget` tables,
+/// and adds to `progress`. Errors: busy / unsupported by the gate. If it isn't `finished`, the caller goes on at
+/// `next`.
 template <Format F, Platform P>
-[[nodiscard]] Result<CollapseProgress> collapse_range(Core<F, P>& core, PhysRange range, std::uint64_t budget) {
+[[nodiscard, gnu::noinline]] Result<void> collapse_range(Core<F, P>& core, PhysRange range, std::uint64_t budget,
+                                                         CollapseProgress& progress) {
     if (!core.gate.may_merge()) {
         const bool undecided = core.gate.mode() == Gate::Mode::undecided;
-        return Error{undecided ? ErrorCode::busy : ErrorCode::unsupported, range.start, 0,
-                     undecided ? "the gate has not decided yet" : "a CPU on the map can't tolerate resizing"};
+        return Error{undecided ? reasons::gate_undecided : reasons::gate_closed, range.start};
     }
-    CollapseProgress progress;
     progress.next = range.end();
     for (PhysAddr pa = range.start; pa < range.end();) {
         const PhysAddr end = core.region_end(pa, range.end());
@@ -358,7 +364,7 @@ template <Format F, Platform P>
         }
         pa = end;
     }
-    return progress;
+    return {};
 }
 
 /// Background collapse: continues through the regions that were touched since they were last looked at and have been
@@ -381,19 +387,12 @@ CollapseProgress background_step(Core<F, P>& core, std::uint64_t budget) {
         const PhysAddr start = base < core.span.start || base > core.span.end() ? core.span.start : base;
         const PhysAddr end = core.region_end(start, core.span.end());
         __atomic_store_n(&region.touched, false, __ATOMIC_RELAXED); // before reading: a change meanwhile sets it again
-        auto step = collapse_range(core, {start, end - start}, budget);
-        if (!step) {
+        const std::uint64_t left = budget + total.tables_read;
+        if (!collapse_range(core, {start, end - start}, budget, total) || !total.finished) {
             __atomic_store_n(&region.touched, true, __ATOMIC_RELAXED);
-            return total;
+            break;
         }
-        total.tables_read += step.value().tables_read;
-        total.tables_freed += step.value().tables_freed;
-        budget -= step.value().tables_read < budget ? step.value().tables_read : budget;
-        if (!step.value().finished) {
-            __atomic_store_n(&region.touched, true, __ATOMIC_RELAXED);
-            total.finished = false;
-            return total;
-        }
+        budget = left > total.tables_read ? left - total.tables_read : 0;
         core.background_region = index + 1;
     }
     return total;

@@ -13,6 +13,7 @@
 #include "directmap/geometry.hpp"
 #include "directmap/omissions.hpp"
 #include "directmap/platform.hpp"
+#include "directmap/reasons.hpp"
 #include "directmap/region.hpp"
 #include "directmap/reserve.hpp"
 #include "directmap/span.hpp"
@@ -72,7 +73,7 @@ struct Core {
     using G = typename F::geometry;
     using Table = typename P::Table;
     using Stock = TableStock<P, G::worst_tables>;
-    using TableReserve = Reserve<P, G::worst_tables>;
+    using TableReserve = Reserve<Core>;
     using RegionState = Region<typename P::Lock>;
 
     static constexpr unsigned retired_capacity = 64;

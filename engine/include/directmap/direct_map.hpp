@@ -66,27 +66,25 @@ public:
     class [[nodiscard]] DeferredFlush {
     public:
         DeferredFlush() = default;
-        DeferredFlush(DeferredFlush&& other) noexcept : map_{other.map_}, stale_{other.stale_} { other.map_ = nullptr; }
+        DeferredFlush(DeferredFlush&& other) noexcept { merge(static_cast<DeferredFlush&&>(other)); }
         DeferredFlush& operator=(DeferredFlush&& other) noexcept {
-            if (this != &other) {
-                complete();
-                map_ = other.map_;
-                stale_ = other.stale_;
-                other.map_ = nullptr;
-            }
+            if (this == &other) return *this;
+            complete();
+            merge(static_cast<DeferredFlush&&>(other));
             return *this;
         }
         ~DeferredFlush() { complete(); }
 
         /// Takes over what `other` owes; both belong to one map.
-        void merge(DeferredFlush&& other) {
+        [[gnu::noinline]] void merge(DeferredFlush&& other) noexcept {
             if (other.map_ == nullptr) return;
             map_ = other.map_;
             stale_.add(other.stale_);
             other.map_ = nullptr;
+            other.stale_.clear();
         }
         /// Once this returns, no CPU uses what the changes replaced (promise P2).
-        void complete() {
+        [[gnu::noinline]] void complete() {
             if (map_ == nullptr) return;
             map_->flush_deferred(stale_);
             map_ = nullptr;
@@ -151,7 +149,7 @@ public:
     /// The same, with the flush still owed: older attributes may be used until it is complete. What must break before
     /// it makes is flushed at once all the same.
     [[nodiscard]] Result<DeferredFlush> protect_deferred(PhysRange range, Change change, ChangeOptions options = {}) {
-        Result<DeferredFlush> result{DeferredFlush{}}; // filled in place
+        Result<DeferredFlush> result{InPlace{}}; // too large to be moved
         options.deferred = &result.value().stale_;
         if (const auto done = protect(range, change, options); done) {
             result.value().map_ = this;
@@ -205,8 +203,7 @@ public:
     /// The page's owner calls it, one CPU at a time for each page. When it returns, no CPU reaches an invalid page any
     /// more. Errors: invalid_argument, not_mapped, unsupported (not pinned).
     [[nodiscard]] Result<void> flip(PhysAddr page, bool valid) {
-        if (!page.aligned(G::page_size) || !core_.span.contains(page))
-            return Error{ErrorCode::invalid_argument, page, 0, "not a page of the map"};
+        if (!page.aligned(G::page_size) || !core_.span.contains(page)) return Error{reasons::foreign_page, page};
         return flip_page(core_, page, valid);
     }
 
@@ -240,9 +237,11 @@ public:
     [[nodiscard]] Result<CollapseProgress> collapse(PhysRange range, std::uint64_t budget = ~std::uint64_t{0}) {
         if (auto r = check(range, Change{}); !r) return r.error();
         if (core_.policy == CollapsePolicy::never) {
-            return Error{ErrorCode::unsupported, range.start, 0, "the policy is never to collapse"};
+            return Error{reasons::never_collapses, range.start};
         }
-        return collapse_range(core_, range, budget);
+        Result<CollapseProgress> result{InPlace{}};
+        if (auto r = collapse_range(core_, range, budget, result.value()); !r) result.fail(r.error());
+        return result;
     }
     /// A step of background collapse, for a thread or an idle loop; looks only at regions that were touched since it
     /// last did and have been quiet. Does nothing under other policies.
@@ -267,7 +266,7 @@ public:
         for (unsigned have = 0; (have = core_.stock.count()) < count;) {
             PhysAddr pa;
             if (!core_.platform.take_table(pa, false)) {
-                return Error{ErrorCode::no_tables, PhysAddr{}, count - have, "the table source is exhausted"};
+                return Error::needing(reasons::no_tables, count - have);
             }
             if (!core_.stock.put(core_.platform, pa)) {
                 core_.platform.give_table(pa);
@@ -282,11 +281,11 @@ public:
 
     /// Where `pa`'s alias in the map leads. Errors: invalid_argument, not_mapped. Takes no lock, any context.
     [[nodiscard]] Result<Translation> translate(PhysAddr pa) {
-        if (!core_.span.contains(pa)) return foreign(pa);
+        if (!core_.span.contains(pa)) return Error{reasons::foreign_address, pa};
         const PhysAddr page{align_down(pa.value(), G::page_size)};
         WalkerSection<P> walker{core_.platform};
         const auto run = find_run(core_, page, page + G::page_size);
-        if (!F::is_leaf(run.level, run.value)) return Error{ErrorCode::not_mapped, pa, 0, "not mapped"};
+        if (!F::is_leaf(run.level, run.value)) return Error{reasons::not_mapped, pa};
         const bool group = G::has_groups(run.level) && run.value.any_of(F::contiguous_mask);
         const PhysAddr leaf = core_.format.leaf_address(run.level, run.value);
         return Translation{leaf + (pa - run.start),
@@ -352,33 +351,28 @@ private:
         }
         return false;
     }
-    static Error static_groups() {
-        return {ErrorCode::unsupported, PhysAddr{}, 0,
-                "the CPU mishandles contiguous groups, and fixed leaves consist of them"};
-    }
-    static Error foreign(PhysAddr pa) { return {ErrorCode::invalid_argument, pa, 0, "an address outside the map"}; }
 
     [[nodiscard]] Result<void> check(PhysRange range, Change change) const {
-        const auto fail = [&](const char* why) { return Error{ErrorCode::invalid_argument, range.start, 0, why}; };
         if (((range.start.value() | range.size) & (G::page_size - 1)) != 0)
-            return fail("the range is not aligned to pages");
-        if (range.size == 0) return fail("the range is empty");
+            return Error{reasons::misaligned_range, range.start};
+        if (range.size == 0) return Error{reasons::empty_range, range.start};
         const std::uint64_t before = range.start - core_.span.start;
         if (before >= core_.span.size || range.size > core_.span.size - before) {
-            return fail("the range is not inside the map, or wraps around");
+            return Error{reasons::foreign_range, range.start};
         }
         if (!core_.format.expressible(change)) {
-            return Error{ErrorCode::unsupported, range.start, 0, "sharing needs a realm"};
+            return Error{reasons::no_realm, range.start};
         }
         return {};
     }
 
     /// Collapse after a change. A gate that doesn't allow it, or a table budget, is no error of the change.
-    void heal(PhysRange range) {
-        if (core_.gate.may_merge()) (void)collapse_range(core_, range, ~std::uint64_t{0});
+    [[gnu::noinline]] void heal(PhysRange range) {
+        CollapseProgress progress;
+        (void)collapse_range(core_, range, ~std::uint64_t{0}, progress);
     }
 
-    void flush_deferred(const StaleSet& stale) {
+    void flush_deferred(Span<const StaleRange> stale) {
         (void)flush(core_.platform, stale, core_.flush_ceiling, core_.gate.invalidate_twice());
     }
 
@@ -406,15 +400,14 @@ Result<void> DirectMap<F, P>::admit(CpuCapabilities cpu, AdmissionPolicy policy)
             gate.set(tolerates ? Gate::Mode::open : Gate::Mode::closed);
             return false;
         case Gate::Mode::closed:
-            if (cpu.no_contiguous && has_groups()) return static_groups();
+            if (cpu.no_contiguous && has_groups()) return Error{reasons::fixed_groups, PhysAddr{}};
             return false;
         case Gate::Mode::open:
         case Gate::Mode::splitting: break;
         }
         if (tolerates || detail::omits(platform, Omission::admission_check)) return false;
         if (policy == AdmissionPolicy::refuse) {
-            return Error{ErrorCode::unsupported, PhysAddr{}, 0,
-                         "the CPU can't tolerate resizing, and the map still needs it"};
+            return Error{reasons::intolerant_cpu, PhysAddr{}};
         }
         gate.set(Gate::Mode::splitting);
         ++core_.repaints;
@@ -431,7 +424,7 @@ Result<void> DirectMap<F, P>::admit(CpuCapabilities cpu, AdmissionPolicy policy)
     pass_through_regions(); // nothing merges behind the repaint from here on
     if (cpu.no_contiguous) gate.forbid_contiguous();
     auto repainted = repaint_all(core_, {});
-    if (repainted && cpu.no_contiguous && has_groups()) repainted = static_groups();
+    if (repainted && cpu.no_contiguous && has_groups()) repainted = Error{reasons::fixed_groups, PhysAddr{}};
     platform.acquire(core_.admission_lock);
     --core_.repaints;
     const bool others = core_.repaints != 0 && !detail::omits(platform, Omission::repaint_count);
@@ -447,10 +440,9 @@ Result<void> DirectMap<F, P>::admit(CpuCapabilities cpu, AdmissionPolicy policy)
     if (!repainted) return repainted;
     // Nothing is being split when the newcomer enters, nor does a larger entry linger where it isn't tolerated.
     pass_through_regions();
-    StaleSet everything;
-    everything.add(
-        {core_.virt(core_.span.start), core_.span.size, G::page_shift, {InvalidationScope::any_level, false}});
-    flush_deferred(everything);
+    const StaleRange everything{
+        core_.virt(core_.span.start), core_.span.size, G::page_shift, {InvalidationScope::any_level, false}};
+    flush_deferred({&everything, 1});
     return {};
 }
 

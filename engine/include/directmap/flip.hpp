@@ -27,9 +27,9 @@ template <Format F, Platform P>
             table = platform.table(F::table_address(d));
             d = platform.load(table, G::index(level + 1, va.value()));
         }
-        if (!F::is_leaf(level, d)) return Error{ErrorCode::not_mapped, page, 0, "not mapped"};
+        if (!F::is_leaf(level, d)) return Error{reasons::not_mapped, page};
         if (level != G::last_level || (d & (F::fixed_mask | F::contiguous_mask)) != F::fixed_mask)
-            return Error{ErrorCode::unsupported, page, 0, "only a page that was prepared can be flipped"};
+            return Error{reasons::not_prepared, page};
         const Descriptor next = valid ? d | F::valid_mask : d.without(F::valid_mask);
         if (next == d) return {};
         WriteSection<P> writable{platform};

@@ -4,16 +4,25 @@
 #include <cstdint>
 
 #include "directmap/platform.hpp"
+#include "directmap/span.hpp"
 #include "directmap/units.hpp"
 
 namespace directmap {
 
 /// A span of virtual addresses whose cached translations are stale.
 struct StaleRange {
+    constexpr StaleRange() = default;
+    constexpr StaleRange(VirtAddr va, std::uint64_t bytes, unsigned smallest_shift, InvalidationScope scope)
+        : start{va}, size{bytes}, stride_shift{static_cast<std::uint8_t>(smallest_shift)},
+          level{static_cast<std::int8_t>(scope.level)}, leaves_only{scope.leaves_only} {}
+
+    [[nodiscard]] constexpr InvalidationScope scope() const { return {level, leaves_only}; }
+
     VirtAddr start;
     std::uint64_t size = 0;
-    unsigned stride_shift = 0; ///< log2 of the smallest leaf that may be cached
-    InvalidationScope scope;
+    std::uint8_t stride_shift = 0; ///< log2 of the smallest leaf that may be cached
+    std::int8_t level = InvalidationScope::any_level;
+    bool leaves_only = true;
 };
 
 /// Stale ranges waiting for one invalidation round. A few are kept apart, so that scattered changes don't invalidate
@@ -25,6 +34,7 @@ public:
     [[nodiscard]] bool empty() const { return count_ == 0; }
     [[nodiscard]] unsigned count() const { return count_; }
     [[nodiscard]] const StaleRange& operator[](unsigned i) const { return ranges_[i]; }
+    operator Span<const StaleRange>() const { return {ranges_, count_}; }
     void clear() { count_ = 0; }
 
     void add(const StaleRange& range) {
@@ -62,8 +72,8 @@ private:
         into.size = hull_size(into, range);
         if (range.start < into.start) into.start = range.start;
         if (range.stride_shift < into.stride_shift) into.stride_shift = range.stride_shift;
-        if (into.scope.level != range.scope.level) into.scope.level = InvalidationScope::any_level;
-        into.scope.leaves_only = into.scope.leaves_only && range.scope.leaves_only;
+        if (into.level != range.level) into.level = InvalidationScope::any_level;
+        into.leaves_only = into.leaves_only && range.leaves_only;
     }
 
     StaleRange ranges_[capacity];
@@ -81,29 +91,28 @@ struct FlushCost {
 /// cache the old descriptor again.
 /// `ceiling` is the number of single-address invalidations above which the whole map is invalidated instead.
 template <Platform P>
-FlushCost flush(P& platform, const StaleSet& stale, unsigned ceiling, bool twice) {
+[[gnu::noinline]] FlushCost flush(P& platform, Span<const StaleRange> stale, unsigned ceiling, bool twice) {
     FlushCost cost;
     if (stale.empty()) return cost;
+    const bool by_range = platform.range_invalidation();
+    std::uint64_t single = 0;
+    for (const StaleRange& range : stale) {
+        if (!by_range) single += ((range.size - 1) >> range.stride_shift) + 1;
+    }
     for (unsigned pass = 0; pass < (twice ? 2u : 1u); ++pass) {
-        std::uint64_t single = 0;
-        const bool by_range = platform.range_invalidation();
-        for (unsigned i = 0; i < stale.count(); ++i) {
-            if (!by_range) single += ((stale[i].size - 1) >> stale[i].stride_shift) + 1;
-        }
         if (single > ceiling) {
             platform.invalidate_all();
             ++cost.invalidations;
         } else {
-            for (unsigned i = 0; i < stale.count(); ++i) {
-                const StaleRange& range = stale[i];
+            for (const StaleRange& range : stale) {
                 const std::uint64_t stride = std::uint64_t{1} << range.stride_shift;
                 if (by_range && range.size > stride) {
-                    platform.invalidate_range(range.start, range.size, range.scope);
+                    platform.invalidate_range(range.start, range.size, range.scope());
                     ++cost.invalidations;
                     continue;
                 }
                 for (std::uint64_t done = 0; done < range.size; done += stride) {
-                    platform.invalidate(range.start + done, range.scope);
+                    platform.invalidate(range.start + done, range.scope());
                     ++cost.invalidations;
                 }
             }

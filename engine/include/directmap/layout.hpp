@@ -6,6 +6,7 @@
 #include "directmap/attributes.hpp"
 #include "directmap/error.hpp"
 #include "directmap/geometry.hpp"
+#include "directmap/reasons.hpp"
 #include "directmap/span.hpp"
 #include "directmap/units.hpp"
 
@@ -119,10 +120,9 @@ struct Measure {
 /// Errors: invalid_argument with the first offending range's start.
 template <class G>
 [[nodiscard]] constexpr Result<void> check_layout(const Layout& layout, std::uint64_t offset) {
-    const auto no_ram = Error{ErrorCode::invalid_argument, PhysAddr{}, 0, "no RAM"};
-    if (layout.ram.empty()) return no_ram;
+    if (layout.ram.empty()) return Error{reasons::no_ram, PhysAddr{}};
     if ((offset & (G::page_size - 1)) != 0) {
-        return Error{ErrorCode::invalid_argument, PhysAddr{}, 0, "the offset is not aligned to pages"};
+        return Error{reasons::misaligned_offset, PhysAddr{}};
     }
     for (bool zones = false;; zones = true) {
         std::uint64_t previous_end = 0;
@@ -130,19 +130,19 @@ template <class G>
         for (std::size_t i = 0; i < count; ++i) {
             const PhysRange range = zones ? layout.zones[i].range : layout.ram[i].range;
             const std::uint64_t start = range.start.value(), end = start + range.size;
-            const char* reason = nullptr;
+            const Reason* reason = nullptr;
             if (range.size == 0) {
-                reason = "an empty range";
+                reason = &reasons::empty_entry;
             } else if (((start | range.size) & (G::page_size - 1)) != 0) {
-                reason = "a range that is not aligned to pages";
+                reason = &reasons::misaligned_entry;
             } else if (end < start) {
-                reason = "a range that wraps around";
+                reason = &reasons::wrapping_entry;
             } else if (end > std::uint64_t{1} << G::pa_bits) {
-                reason = "a range beyond the map's address space";
+                reason = &reasons::unaddressable_entry;
             } else if (start < previous_end) {
-                reason = zones ? "zones overlap or are not sorted" : "RAM ranges overlap or are not sorted";
+                reason = zones ? &reasons::unsorted_zones : &reasons::unsorted_ram;
             }
-            if (reason != nullptr) return Error{ErrorCode::invalid_argument, range.start, 0, reason};
+            if (reason != nullptr) return Error{*reason, range.start};
             previous_end = end;
         }
         if (zones) break;
@@ -152,7 +152,7 @@ template <class G>
     const std::uint64_t first_va = layout.ram[0].range.start.value() + offset;
     const std::uint64_t last_va = last.end().value() - 1 + offset;
     if (first_va >> G::va_bits != last_va >> G::va_bits) {
-        return Error{ErrorCode::invalid_argument, last.start, 0, "RAM does not fit the virtual address space"};
+        return Error{reasons::too_wide, last.start};
     }
     return {};
 }

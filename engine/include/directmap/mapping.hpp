@@ -50,7 +50,7 @@ public:
             }
             if (!result || !missing) continue;
             has_spare_ = core_.platform.take_table(spare_, false);
-            if (!has_spare_) result = Error{ErrorCode::no_tables, at, 1, "the table source is exhausted"};
+            if (!has_spare_) result = Error::needing(reasons::no_tables, 1);
         }
         if (has_spare_) core_.platform.give_table(spare_);
         has_spare_ = false;
@@ -112,7 +112,7 @@ private:
             skipped_ = false;
             return {};
         }
-        return Error{ErrorCode::busy, at, 0, "somebody else maps something there"};
+        return Error{reasons::filled_by_another, at};
     }
 
     void add_table(RegionState& region, Table parent, int parent_level, unsigned index, PhysAddr at, PhysAddr end,
@@ -210,10 +210,10 @@ public:
         });
         publish(core_, region);
         unlink_empty(region, part);
-        StaleSet stale;
-        stale.add({core_.virt(part.start), part.size, G::page_shift, {InvalidationScope::any_level, !unlinked_}});
+        const StaleRange stale{
+            core_.virt(part.start), part.size, G::page_shift, {InvalidationScope::any_level, !unlinked_}};
         if (unlinked_) publish(core_, region);
-        flush_now(core_, region, stale);
+        flush_now(core_, region, {&stale, 1});
         if (unlinked_) retired_flushed(core_, &region);
         each_leaf(part, [&](const Run<Table>& run, unsigned index, Descriptor) {
             core_.platform.store(run.table, index, Descriptor{});
@@ -231,9 +231,8 @@ public:
         unlink_empty(region, part);
         if (!unlinked_) return;
         publish(core_, region);
-        StaleSet stale;
-        stale.add({core_.virt(part.start), part.size, G::page_shift, {InvalidationScope::any_level, false}});
-        flush_now(core_, region, stale);
+        const StaleRange stale{core_.virt(part.start), part.size, G::page_shift, {InvalidationScope::any_level, false}};
+        flush_now(core_, region, {&stale, 1});
         retired_flushed(core_, &region);
     }
 
@@ -340,8 +339,7 @@ template <Format F, Platform P>
                                      bool by_pages = false) {
     Result<void> result;
     walk(core, home, [&](const Leaf& leaf) {
-        if (leaf.mapped)
-            result = Error{ErrorCode::invalid_argument, leaf.range.start, 0, "something is mapped there already"};
+        if (leaf.mapped) result = Error{reasons::occupied, leaf.range.start};
         return !leaf.mapped;
     });
     if (!result) return result;
@@ -362,9 +360,9 @@ template <Format F, Platform P>
     Result<void> result;
     walk(core, range, [&](const Leaf& leaf) {
         if (!leaf.mapped) {
-            result = Error{ErrorCode::not_mapped, leaf.range.start, 0, "a hole in the range"};
+            result = Error{reasons::hole, leaf.range.start};
         } else if (leaf.range.start < range.start || range.end() < leaf.range.end()) {
-            result = Error{ErrorCode::incompatible, leaf.range.start, 0, "a leaf reaches beyond the range"};
+            result = Error{reasons::leaf_beyond_range, leaf.range.start};
         }
         return result.ok();
     });
@@ -373,7 +371,7 @@ template <Format F, Platform P>
     PhysAddr table;
     if (core.platform.tables_mapped_here() &&
         detail::find_table_in(core, core.root, F::geometry::root_level, range, table)) {
-        return Error{ErrorCode::incompatible, table, 0, "the range holds a page table of the map"};
+        return Error{reasons::table_in_range, table};
     }
     return {};
 }

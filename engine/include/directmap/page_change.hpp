@@ -46,9 +46,7 @@ protected:
     /// Then flushes if anybody may have cached the old value.
     [[gnu::always_inline]] void settle(Descriptor value, Descriptor made, bool resized, StaleSet* deferred) {
         P& platform = core.platform;
-        // Background collapse looks at these without the lock.
-        __atomic_store_n(&region.touched, true, __ATOMIC_RELAXED);
-        __atomic_store_n(&region.last_change, platform.now(), __ATOMIC_RELAXED);
+        note_change(core, region);
 
         // An entry that was split may still be cached at its old level, by this change or by one that isn't flushed
         // yet; and a page that was made invalid as it was before.
@@ -144,7 +142,7 @@ public:
     [[nodiscard, gnu::always_inline]] bool run() {
         P& platform = this->core.platform;
         if (this->change.names_memory_type() || this->change.names_shared()) return false; // may have to break
-        TableReserve reserve{platform, this->core.stock, options_.atomic, options_.loan};
+        TableReserve reserve{this->core, options_.atomic, options_.loan};
         Found found;
         constexpr std::uint64_t never = ~std::uint64_t{0};
         for (std::uint64_t found_at = never;;) {

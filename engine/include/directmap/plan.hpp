@@ -28,13 +28,13 @@ inline constexpr ChangeOptions default_options{};
 /// A leaf that straddles an end of the range, or the group that does.
 template <class Table>
 struct Cut {
-    bool open_group = false; ///< its contiguous group must become single descriptors
-    bool split = false;      ///< the entry itself must become a table
-    int level = 0;
-    unsigned index = 0;
     Table table{};
     PhysAddr start; ///< of the entry
     Descriptor value;
+    unsigned index = 0;
+    std::int8_t level = 0;
+    bool open_group = false; ///< its contiguous group must become single descriptors
+    bool split = false;      ///< the entry itself must become a table
 
     [[nodiscard]] bool needed() const { return open_group || split; }
 };
@@ -48,25 +48,20 @@ struct Plan {
     bool stale = false;   ///< translations that may be cached change
     bool dormant = false; ///< invalid leaves change otherwise than by becoming valid
     bool groups = false;  ///< contiguous groups lie inside the range
-    bool single = false;  ///< the range is exactly `run`
     bool partial = false; ///< in some run nothing would change
     bool pinned = true;   ///< both ends lie in leaves of fixed size, which nobody splits or merges meanwhile
-    unsigned tables = 0;
-    unsigned avoided = 0;                     ///< splits that a leaf's agreement with the change made needless
-    int level = InvalidationScope::any_level; ///< of all leaves in the range, if they share one
-    unsigned stride_shift = 0;                ///< of the smallest, once the ends are cut
-    Run<Table> run;                           ///< the first
-    Cut<Table> low, high;
+    std::uint8_t tables = 0;
+    std::uint8_t avoided = 0;                         ///< splits that a leaf's agreement with the change made needless
+    std::int8_t level = InvalidationScope::any_level; ///< of all leaves in the range, if they share one
+    std::uint8_t stride_shift = 0;                    ///< of the smallest, once the ends are cut
+    Cut<Table> ends[2];                               ///< at the start, and at the end
 
-    [[nodiscard]] bool cuts() const { return low.needed() || high.needed(); }
+    [[nodiscard]] bool cuts() const { return ends[0].needed() || ends[1].needed(); }
+    /// Both ends cut the same leaf.
+    [[nodiscard]] bool one_leaf() const { return ends[0].split && ends[1].split && ends[0].start == ends[1].start; }
 };
 
 namespace detail {
-
-template <Format F>
-[[nodiscard]] Error static_leaf(PhysAddr where) {
-    return {ErrorCode::unsupported, where, 0, "a leaf of fixed size would have to be resized"};
-}
 
 /// The plan of one region's part of a change.
 template <Format F, Platform P>
@@ -76,18 +71,17 @@ public:
     using TableRun = Run<typename P::Table>;
     using TableCut = Cut<typename P::Table>;
 
-    Planner(Core<F, P>& core, PhysRange range, PhysRange part, Change change, const ChangeOptions& options,
-            Plan<typename P::Table>& plan)
+    Planner(Core<F, P>& core, const PhysRange& range, const PhysRange& part, Change change,
+            const ChangeOptions& options, Plan<typename P::Table>& plan)
         : core_{core}, range_{range}, part_{part}, change_{change}, options_{options}, plan_{plan} {}
 
-    [[nodiscard]] Result<void> run() {
+    [[nodiscard, gnu::always_inline]] Result<void> run() {
         plan_ = {};
         plan_.stride_shift = G::region_shift;
         for (PhysAddr pa = part_.start; pa < part_.end();) {
             const TableRun run = find_run(core_, pa, part_.end(), range_);
             if (pa == part_.start) {
-                plan_.run = run;
-                plan_.level = run.level;
+                plan_.level = static_cast<std::int8_t>(run.level);
             } else if (plan_.level != run.level) {
                 plan_.level = InvalidationScope::any_level;
             }
@@ -95,10 +89,9 @@ public:
             if (auto r = look_at(run, pa == part_.start, end == part_.end()); !r) {
                 // Without the lock: another CPU put a table where the run had a leaf. No hole, but a reason to look
                 // again.
-                if (r.error().code == ErrorCode::not_mapped && !has_hole(run)) continue;
+                if (r.error().code() == ErrorCode::not_mapped && !has_hole(run)) continue;
                 return r;
             }
-            plan_.single = pa == part_.start;
             pa = end;
         }
         plan_.resizes = plan_.cuts() || (plan_.groups && !plan_.breaks);
@@ -113,7 +106,7 @@ private:
         if (run.count != 1) summary = core_.platform.summarize(run.table, run.first, run.count, Descriptor{}, 0);
         if (!summary.all.all_of(F::present_mask)) return hole_in(run);
         const unsigned shift = G::shift(run.level);
-        if (shift < plan_.stride_shift) plan_.stride_shift = shift;
+        if (shift < plan_.stride_shift) plan_.stride_shift = static_cast<std::uint8_t>(shift);
         const Descriptor altered = summary.altered_by(spelled);
         if (altered.empty()) {
             plan_.partial = true;
@@ -128,13 +121,13 @@ private:
             if (!summary.all.any_of(F::valid_mask) && !altered.without(F::software_mask | F::valid_mask).empty())
                 plan_.dormant = true;
             if (run.through_range && core_.platform.tables_mapped_here() && !keeps_tables(core_, change_)) {
-                return incompatible(part_.start, "the range maps page tables that the change has to edit");
+                return Error{reasons::own_tables, part_.start};
             }
             if (core_.table_key != 0 && !options_.owns_tables && gives_table_key()) {
-                return incompatible(part_.start, "the table key is for page tables alone");
+                return Error{reasons::table_key, part_.start};
             }
             if (core_.table_key != 0 && !options_.owns_tables && holds_table_pages(run, summary)) {
-                return incompatible(inside(run.start), "the range holds protected page tables");
+                return Error{reasons::protected_tables, inside(run.start)};
             }
             if (!plan_.groups && summary.any.any_of(F::contiguous_mask))
                 plan_.groups = alters_group(run, summary, spelled);
@@ -147,15 +140,11 @@ private:
         const std::uint64_t inside =
             (summary.any.any_of(F::contiguous_mask) ? G::group_bytes(run.level) : G::bytes(run.level)) - 1;
         if (first && (core_.va_of(part_.start) & inside) != 0)
-            examine_cut(plan_.low, run, run.first, part_.start, spelled);
+            examine_cut(plan_.ends[0], run, run.first, part_.start, spelled);
         if (last && (core_.va_of(part_.end()) & inside) != 0) {
-            examine_cut(plan_.high, run, run.first + run.count - 1, part_.end(), spelled);
+            examine_cut(plan_.ends[1], run, run.first + run.count - 1, part_.end(), spelled);
         }
         return {};
-    }
-
-    [[nodiscard]] static Error incompatible(PhysAddr where, const char* reason) {
-        return {ErrorCode::incompatible, where, 0, reason};
     }
 
     [[nodiscard]] bool has_hole(const TableRun& run) const {
@@ -170,7 +159,7 @@ private:
         unsigned hole = 0;
         while (hole + 1 < run.count && F::is_leaf(run.level, core_.platform.load(run.table, run.first + hole))) ++hole;
         const PhysAddr where = run.start + (std::uint64_t{hole} << G::shift(run.level));
-        return {ErrorCode::not_mapped, inside(where), 0, "a hole in the range"};
+        return {reasons::hole, inside(where)};
     }
     /// The part's first address where an entry begins before it; even before address 0, if the offset is odd enough.
     [[nodiscard]] PhysAddr inside(PhysAddr entry) const { return part_.contains(entry) ? entry : part_.start; }
@@ -212,24 +201,30 @@ private:
             return;
         }
         const PhysAddr start = run.start + (std::uint64_t{index - run.first} << G::shift(run.level));
-        cut = {grouped, inside_entry, run.level, index, run.table, start, value};
+        cut = {run.table, start, value, index, static_cast<std::int8_t>(run.level), grouped, inside_entry};
     }
 
     /// What the cuts take, and how small they leave the leaves.
     [[nodiscard]] Result<void> measure_cuts() {
-        const TableCut &low = plan_.low, &high = plan_.high;
-        if (low.needed() && low.value.any_of(F::fixed_mask)) return static_leaf<F>(part_.start);
-        if (high.needed() && high.value.any_of(F::fixed_mask)) return static_leaf<F>(part_.end());
-        // The address bits decide: an entry is cut where the end has a bit below the entry's size.
-        const std::uint64_t low_va = core_.va_of(part_.start), high_va = core_.va_of(part_.end());
-        if (low.split) add_tables(low.level, lowest_bit(low_va));
-        if (high.split) add_tables(high.level, lowest_bit(high_va));
+        unsigned tables = 0;
+        for (const TableCut& cut : plan_.ends) {
+            const PhysAddr end = &cut == plan_.ends ? part_.start : part_.end();
+            if (cut.needed() && cut.value.any_of(F::fixed_mask)) return Error{reasons::fixed_leaf, end};
+            if (!cut.split) continue;
+            // The address bits decide: an entry is cut where the end has a bit below the entry's size.
+            const unsigned added = levels_above(cut.level, lowest_bit(core_.va_of(end)));
+            const unsigned stride = G::shift(cut.level + static_cast<int>(added));
+            tables += added;
+            if (stride < plan_.stride_shift) plan_.stride_shift = static_cast<std::uint8_t>(stride);
+        }
         // Entries that both ends cut have one table: above the highest bit in which the ends differ.
-        if (low.split && high.split && low.start == high.start) {
+        if (plan_.one_leaf()) {
+            const std::uint64_t low_va = core_.va_of(part_.start), high_va = core_.va_of(part_.end());
             const unsigned highest_difference = 63u - static_cast<unsigned>(__builtin_clzll(low_va ^ high_va));
             const unsigned bit = lowest_bit(low_va);
-            plan_.tables -= levels_above(low.level, highest_difference > bit ? highest_difference : bit);
+            tables -= levels_above(plan_.ends[0].level, highest_difference > bit ? highest_difference : bit);
         }
+        plan_.tables = static_cast<std::uint8_t>(tables);
         return {};
     }
     [[nodiscard]] static unsigned lowest_bit(std::uint64_t va) { return static_cast<unsigned>(__builtin_ctzll(va)); }
@@ -237,15 +232,10 @@ private:
     [[nodiscard]] static unsigned levels_above(int level, unsigned bit) {
         return (G::shift(level) - bit + G::index_bits - 1) / G::index_bits;
     }
-    void add_tables(int level, unsigned lowest_bit) {
-        const unsigned tables = levels_above(level, lowest_bit), stride = G::shift(level + static_cast<int>(tables));
-        plan_.tables += tables;
-        if (stride < plan_.stride_shift) plan_.stride_shift = stride;
-    }
 
     Core<F, P>& core_;
-    PhysRange range_;
-    PhysRange part_;
+    const PhysRange& range_;
+    const PhysRange& part_;
     Change change_;
     const ChangeOptions& options_;
     Plan<typename P::Table>& plan_;
@@ -257,8 +247,9 @@ private:
 /// hole), unsupported (a fixed leaf straddles an end), incompatible (the range holds a table that the change of this
 /// part has to reach, or the part holds protected ones).
 template <Format F, Platform P>
-[[nodiscard]] Result<void> plan_change(Core<F, P>& core, PhysRange range, PhysRange part, Change change,
-                                       const ChangeOptions& options, Plan<typename P::Table>& plan) {
+[[nodiscard, gnu::noinline]] Result<void> plan_change(Core<F, P>& core, const PhysRange& range, const PhysRange& part,
+                                                      Change change, const ChangeOptions& options,
+                                                      Plan<typename P::Table>& plan) {
     return detail::Planner<F, P>{core, range, part, change, options, plan}.run();
 }
 

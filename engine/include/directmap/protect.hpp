@@ -13,7 +13,7 @@ namespace directmap {
 namespace detail {
 
 template <class Core>
-[[gnu::noinline]] void flush_now(Core& core, typename Core::RegionState& region, const StaleSet& stale) {
+[[gnu::noinline]] void flush_now(Core& core, typename Core::RegionState& region, Span<const StaleRange> stale) {
     const FlushCost cost = flush(core.platform, stale, core.flush_ceiling, core.gate.invalidate_twice());
     region.counters.invalidations += cost.invalidations;
     region.counters.barriers += cost.barriers;
@@ -24,13 +24,12 @@ template <class Core>
 template <Format F, Platform P>
 [[gnu::noinline]] void flush_region(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysAddr inside) {
     using G = typename F::geometry;
-    StaleSet all;
-    all.add({core.virt(core.entry_start(inside, G::region_shift)),
-             G::region_bytes,
-             G::page_shift,
-             {InvalidationScope::any_level, true}});
+    const StaleRange all{core.virt(core.entry_start(inside, G::region_shift)),
+                         G::region_bytes,
+                         G::page_shift,
+                         {InvalidationScope::any_level, true}};
     publish(core, region);
-    flush_now(core, region, all);
+    flush_now(core, region, {&all, 1});
     region.deferred = false;
 }
 
@@ -49,133 +48,139 @@ template <Format F, Platform P>
 [[nodiscard]] Result<void> check_gate(const Core<F, P>& core, PhysAddr where) {
     if (core.gate.may_split()) return {};
     if (core.gate.mode() == Gate::Mode::undecided) {
-        return Error{ErrorCode::busy, where, 0, "a leaf must be resized, and the gate has not decided yet"};
+        return Error{reasons::gate_undecided, where};
     }
-    return Error{ErrorCode::unsupported, where, 0, "a leaf must be resized, and a CPU on the map can't tolerate that"};
+    return Error{reasons::gate_closed, where};
 }
 
 /// A change on its way through the regions of its range.
 template <Format F, Platform P>
-class RangeChange {
+class RangeChange : EndCutter<F, P> {
 public:
-    using G = typename F::geometry;
-    using CoreType = Core<F, P>;
-    using RegionState = typename CoreType::RegionState;
-    using Table = typename P::Table;
+    using Base = EndCutter<F, P>;
+    using typename Base::CoreType;
+    using typename Base::G;
+    using typename Base::RegionState;
+    using typename Base::Table;
     using TableRun = Run<Table>;
 
-    RangeChange(CoreType& core, Change change, const ChangeOptions& options)
-        : core_{core}, change_{change}, options_{options}, reserve_{core.platform, core.stock, options.atomic,
-                                                                    options.loan} {}
+    RangeChange(CoreType& core, PhysRange range, Change change, const ChangeOptions& options)
+        : Base{core, options.atomic, options.loan}, range_{range}, change_{change}, options_{options} {}
 
-    [[nodiscard]] Result<void> run(PhysRange range) {
-        one_region_ = core_.region_end(range.start, range.end()) == range.end();
-        Result<void> result;
-        if (!one_region_) result = look_ahead(range);
-        if (!result) return result;
-        PhysAddr pa = range.start;
-        while (result && pa < range.end()) {
-            const PhysAddr end = core_.region_end(pa, range.end());
-            result = change_part(range, {pa, end - pa});
-            if (result) pa = end;
+    [[nodiscard]] Result<void> run() {
+        one_region_ = core_.region_end(range_.start, range_.end()) == range_.end();
+        if (!one_region_) {
+            if (auto r = look_ahead(); !r) return r;
         }
-        if (!one_region_ && options_.deferred == nullptr) flush_regions(range.start, pa);
+        const Result<void> result = change_parts();
+        // (The part that an error stopped at hasn't changed.)
+        if (!one_region_ && options_.deferred == nullptr) flush_regions(result ? range_.end() : part_.start);
         return result;
     }
 
-    /// Cuts what straddles the ends of a part, changing no attribute.
-    [[nodiscard]] Result<void> cut(PhysRange part) {
-        cut_only_ = one_region_ = true;
-        return change_part(part, part);
+    /// Cuts what straddles the ends of the range, and of each region in it, changing no attribute.
+    [[nodiscard]] Result<void> cut() {
+        cut_only_ = true;
+        return change_parts();
     }
 
 private:
     enum class Pass : std::uint8_t { open_groups, change, close_groups, break_leaves, make_leaves };
 
-    [[nodiscard]] Result<void> plan(PhysRange range, PhysRange part) {
-        return plan_change(core_, range, part, change_, options_, plan_);
+    using Base::core_;
+    using Base::part_;
+    using Base::region_;
+    using Base::reserve_;
+
+    [[nodiscard]] Result<void> plan() { return plan_change(core_, range_, part_, change_, options_, plan_); }
+
+    [[nodiscard]] Result<void> check() const {
+        if (!(cut_only_ ? plan_.cuts() : plan_.resizes) || options_.quiescent) return {};
+        return check_gate(core_, part_.start);
     }
 
-    [[nodiscard]] Result<void> check(PhysAddr where) const {
-        if (!(cut_only_ ? plan_.cuts() : plan_.resizes) || options_.quiescent) return {};
-        return check_gate(core_, where);
+    /// Moves to the part of the region that holds `pa`; false behind the last.
+    [[nodiscard]] bool go_to(PhysAddr pa) {
+        if (pa == range_.end()) return false;
+        part_ = {pa, core_.region_end(pa, range_.end()) - pa};
+        region_ = &core_.region_of(pa);
+        return true;
+    }
+
+    [[nodiscard]] Result<void> change_parts() {
+        Result<void> result;
+        for (PhysAddr pa = range_.start; result && go_to(pa); pa = part_.end()) result = change_part();
+        return result;
     }
 
     /// All regions first, without their locks: holes, fixed leaves and the gate are found before anything is touched.
     /// Only the two ends can need tables, and whatever another CPU splits or collapses meanwhile, the worst case of
     /// both ends is in hand before the first region is committed.
-    [[nodiscard]] Result<void> look_ahead(PhysRange range) {
+    [[nodiscard, gnu::noinline]] Result<void> look_ahead() {
         bool cuts = false;
-        for (PhysAddr pa = range.start; pa < range.end();) {
-            const PhysAddr end = core_.region_end(pa, range.end());
+        for (PhysAddr pa = range_.start; go_to(pa); pa = part_.end()) {
             WalkerSection<P> walker{core_.platform};
-            if (auto r = plan(range, {pa, end - pa}); !r) return r;
-            if (!check(pa)) {
+            if (auto r = plan(); !r) return r;
+            if (!check()) {
                 // The gate may have closed since the plan looked: then nothing is left that must be resized.
-                if (auto r = plan(range, {pa, end - pa}); !r) return r;
-                if (auto r = check(pa); !r) return r;
+                if (auto r = plan(); !r) return r;
+                if (auto r = check(); !r) return r;
             }
             // Only the range's own ends can be cut, unless they lie on a region's edge or in pinned pages.
-            const bool at_edge = core_.virt(pa).aligned(G::region_bytes) && core_.virt(end).aligned(G::region_bytes);
+            const bool at_edge = ((core_.va_of(pa) | core_.va_of(part_.end())) & (G::region_bytes - 1)) == 0;
             cuts = cuts || plan_.cuts() || (!at_edge && !plan_.pinned);
-            pa = end;
         }
         if (!cuts || !(core_.gate.may_split() || options_.quiescent)) return {};
-        return fill_reserve(G::worst_tables, range);
+        return fill_reserve(G::worst_tables);
     }
 
-    [[nodiscard]] Result<void> fill_reserve(unsigned wanted, PhysRange range) {
-        if (!reserve_.fill(wanted)) {
-            return Error{options_.atomic ? ErrorCode::would_block : ErrorCode::no_tables, range.start, wanted,
-                         options_.atomic ? "more tables are needed than are set aside"
-                                         : "the table source is exhausted"};
-        }
+    [[nodiscard, gnu::noinline]] Result<void> fill_reserve(unsigned wanted) {
+        if (!reserve_.fill(wanted))
+            return Error::needing(options_.atomic ? reasons::nothing_set_aside : reasons::no_tables, wanted);
         for (unsigned i = 0; !cut_only_ && core_.platform.tables_mapped_here() && i < reserve_.count(); ++i) {
-            if (!range.contains(reserve_[i])) continue;
-            return Error{ErrorCode::incompatible, reserve_[i], 0,
-                         "the table source handed out memory that is being changed"};
+            if (range_.contains(reserve_[i])) return Error{reasons::table_from_range, reserve_[i]};
         }
         return {};
     }
 
-    [[nodiscard]] Result<void> change_part(PhysRange range, PhysRange part) {
-        RegionState& region = core_.region_of(part.start);
+    [[nodiscard, gnu::noinline]] Result<void> change_part() {
         constexpr std::uint64_t unplanned = ~std::uint64_t{0};
         for (std::uint64_t planned_at = unplanned;;) {
             {
-                RegionGuard<F, P> guard{core_, region};
+                RegionGuard<F, P> guard{core_, *region_};
                 // Every store into the region's tables is counted: a plan holds as long as the count does.
                 const bool trusted = planned_at != unplanned && omits(core_.platform, Omission::second_plan);
-                if (region.counters.stores != planned_at && !trusted) {
-                    if (auto r = plan(range, part); !r) return r;
-                    planned_at = region.counters.stores;
+                if (region_->counters.stores != planned_at && !trusted) {
+                    if (auto r = plan(); !r) return r;
+                    planned_at = region_->counters.stores;
                 }
-                if (auto r = check(part.start); !r) return r;
+                if (auto r = check(); !r) return r;
                 if (plan_.tables <= reserve_.count()) {
-                    commit(region, part);
+                    commit();
                     return {};
                 }
             }
             // With no lock held; then everything is looked at again. Nothing has been committed yet: a range of several
             // regions has its reserve already.
-            if (auto r = fill_reserve(plan_.tables, range); !r) return r;
+            if (auto r = fill_reserve(plan_.tables); !r) return r;
         }
     }
 
-    /// Commits the plan to `part`, which lies in one region whose lock is held, and flushes or says what is owed.
-    void commit(RegionState& region, PhysRange part) {
+    /// Commits the plan to `part_`, whose region's lock is held, and flushes or says what is owed.
+    [[gnu::always_inline]] void commit() {
+        RegionState& region = *region_;
         bool owed = false;
-        if (plan_.alters || plan_.cuts()) flush_before_change(core_, region, part.start);
+        if (plan_.alters || plan_.cuts()) flush_before_change(core_, region, part_.start);
         if (cut_only_) {
             if (!plan_.cuts()) return;
             WriteSection<P> writable{core_.platform};
-            cut_ends(core_, region, part, plan_, reserve_, Descriptor{});
+            this->cut_ends(plan_, Descriptor{});
             region.deferred = true;
-            if (options_.quiescent) flush_region(core_, region, part.start);
+            if (options_.quiescent) flush_region(core_, region, part_.start);
             return;
         }
         region.counters.splits_avoided += plan_.avoided;
-        if (plan_.alters) owed = change_leaves(region, part);
+        if (plan_.alters) owed = change_leaves();
         if (options_.deferred != nullptr) {
             region.deferred = region.deferred || owed || plan_.resizes;
         } else if (!one_region_) {
@@ -189,12 +194,13 @@ private:
     }
 
     /// Returns whether a flush is owed.
-    [[nodiscard]] bool change_leaves(RegionState& region, PhysRange part) {
+    [[nodiscard, gnu::always_inline]] bool change_leaves() {
+        RegionState& region = *region_;
         WriteSection<P> writable{core_.platform};
         StaleSet& stale = options_.deferred != nullptr ? *options_.deferred : stale_;
         bool owed = false, marked = false;
         if (plan_.cuts()) {
-            marked = cut_ends(core_, region, part, plan_, reserve_, F::regroup_mask);
+            marked = this->cut_ends(plan_, F::regroup_mask);
             if constexpr (F::flush_owed_after_resize) {
                 StaleSet cut;
                 add_cut_leaves(cut);
@@ -208,13 +214,13 @@ private:
             scope.level = InvalidationScope::any_level;
         }
         const bool owes = plan_.stale || (plan_.dormant && lingering); // what is invalid may be cached as it was
-        const StaleRange changed{core_.virt(part.start), part.size, plan_.stride_shift, scope};
+        StaleRange changed{core_.virt(part_.start), part_.size, plan_.stride_shift, scope};
         // A leaf that was made invalid with the flush deferred may still be cached as it was: then the break is owed
         // still.
         if (plan_.breaks || (plan_.retypes && (region.unflushed != 0 || region.deferred))) {
-            break_and_make(region, part, changed);
+            break_and_make(changed);
         } else {
-            change_in_place(region, part, marked);
+            change_in_place(marked);
         }
         // Groups that were opened and closed again behind a closed gate: no trace of the single descriptors.
         const bool reopened = options_.quiescent && plan_.groups;
@@ -226,72 +232,66 @@ private:
             add_cut_leaves(stale);
             owed = true;
         }
-        // Background collapse looks at these without the lock.
-        __atomic_store_n(&region.touched, true, __ATOMIC_RELAXED);
-        __atomic_store_n(&region.last_change, core_.platform.now(), __ATOMIC_RELAXED);
+        note_change(core_, region);
         return owed;
     }
 
     /// The larger leaves that were cut, where they are not tolerated beside the smaller ones.
     void add_cut_leaves(StaleSet& stale) const {
-        const auto add = [&](const Cut<Table>& cut) {
+        for (const Cut<Table>& cut : plan_.ends) {
             const unsigned shift = G::shift(cut.level) + (cut.open_group ? G::group_shift(cut.level) : 0);
-            if (!cut.needed()) return;
+            if (!cut.needed()) continue;
             stale.add({core_.virt(core_.entry_start(cut.start, shift)),
                        std::uint64_t{1} << shift,
                        G::shift(cut.level),
                        {InvalidationScope::any_level, false}});
-        };
-        add(plan_.low);
-        add(plan_.high);
+        }
     }
 
     /// Changes that must break before they make: every leaf that changes becomes invalid (with its group bit cleared,
     /// so that no half of a group speaks for the other), is flushed everywhere, and only then gets its new value, group
     /// bit included. In between, accesses to these pages fault; the caller owns them. Leaves of the range whose own
     /// change could be made in place are broken too: one flush serves all.
-    [[gnu::noinline]] void break_and_make(RegionState& region, PhysRange part, StaleRange changed) {
-        (void)each_run(region, part, Pass::break_leaves);
-        publish(core_, region);
-        StaleSet broken;
-        changed.scope.level = InvalidationScope::any_level;
-        broken.add(changed);
-        flush_now(core_, region, broken);
-        (void)each_run(region, part, Pass::make_leaves);
-        publish(core_, region);
+    [[gnu::noinline]] void break_and_make(StaleRange& changed) {
+        (void)each_run(Pass::break_leaves);
+        publish(core_, *region_);
+        changed.level = InvalidationScope::any_level;
+        flush_now(core_, *region_, {&changed, 1});
+        (void)each_run(Pass::make_leaves);
+        publish(core_, *region_);
         core_.platform.barrier_context();
     }
 
     /// Changes in place. A group is opened before its members may differ and closed again after the last of them has
     /// changed, each step visible before the next: at no moment does a group bit cover descriptors that disagree.
-    void change_in_place(RegionState& region, PhysRange part, bool marked) {
-        if (plan_.groups && each_run(region, part, Pass::open_groups)) {
+    void change_in_place(bool marked) {
+        if (plan_.groups && each_run(Pass::open_groups)) {
             marked = true;
-            publish(core_, region);
+            publish(core_, *region_);
         }
-        (void)each_run(region, part, Pass::change);
-        publish(core_, region);
-        if (marked && each_run(region, part, Pass::close_groups)) publish(core_, region);
+        (void)each_run(Pass::change);
+        publish(core_, *region_);
+        if (marked && each_run(Pass::close_groups)) publish(core_, *region_);
     }
 
     /// One pass over the leaves of `part`; returns whether a group was opened or closed.
-    [[gnu::noinline]] bool each_run(RegionState& region, PhysRange part, Pass pass) {
+    [[gnu::noinline]] bool each_run(Pass pass) {
         bool any = false;
-        for (PhysAddr pa = part.start; pa < part.end();) {
-            const TableRun run = plan_.single ? plan_.run : find_run(core_, pa, part.end()); // one descent serves all
+        for (PhysAddr pa = part_.start; pa < part_.end();) {
+            const TableRun run = find_run(core_, pa, part_.end());
             switch (pass) {
-            case Pass::change: change_run(region, run); break;
+            case Pass::change: change_run(run); break;
             case Pass::open_groups:
-            case Pass::close_groups: any = set_groups(region, run, pass == Pass::close_groups) || any; break;
+            case Pass::close_groups: any = set_groups(run, pass == Pass::close_groups) || any; break;
             case Pass::break_leaves:
-            case Pass::make_leaves: remake_run(region, run, pass == Pass::make_leaves); break;
+            case Pass::make_leaves: remake_run(run, pass == Pass::make_leaves); break;
             }
-            pa = plan_.single ? part.end() : run_end<F>(run, part.end());
+            pa = run_end<F>(run, part_.end());
         }
         return any;
     }
 
-    void change_run(RegionState& region, const TableRun& run) {
+    void change_run(const TableRun& run) {
         P& platform = core_.platform;
         const DescriptorChange spelled = core_.format.spell(run.level, change_);
         if (run.count == 1) {
@@ -300,17 +300,17 @@ private:
             platform.store(run.table, run.first, made);
         } else {
             // Where every run changes, as the plan saw, none needs a second look.
-            if (!plan_.single && (plan_.partial || plan_.cuts()) &&
+            if ((plan_.partial || plan_.cuts()) &&
                 platform.summarize(run.table, run.first, run.count, Descriptor{}, 0).altered_by(spelled).empty()) {
                 return;
             }
             platform.update(run.table, run.first, run.count, spelled);
         }
-        region.counters.stores += run.count;
+        region_->counters.stores += run.count;
     }
 
     /// Opens the run's groups that will change and marks them, or closes those that are marked.
-    [[nodiscard]] bool set_groups(RegionState& region, const TableRun& run, bool close) {
+    [[nodiscard]] bool set_groups(const TableRun& run, bool close) {
         if (!G::has_groups(run.level)) return false;
         const bool closes = close || options_.quiescent || core_.gate.may_merge();
         const DescriptorChange spelled = core_.format.spell(run.level, change_);
@@ -320,14 +320,14 @@ private:
             const Descriptor d = core_.platform.load(run.table, i);
             if (!d.any_of(close ? F::regroup_mask : F::contiguous_mask)) continue;
             if (!close && spelled.difference(d).empty()) continue;
-            set_group(core_, region, run.table, run.level, i, close, closes ? F::regroup_mask : Descriptor{});
+            set_group(core_, *region_, run.table, run.level, i, close, closes ? F::regroup_mask : Descriptor{});
             any = true;
         }
         return any;
     }
 
     /// Makes the run's leaves that change invalid and marks them, or gives those that are marked their new value.
-    void remake_run(RegionState& region, const TableRun& run, bool make) {
+    void remake_run(const TableRun& run, bool make) {
         const DescriptorChange spelled = core_.format.spell(run.level, change_);
         for (unsigned i = run.first; i < run.first + run.count; ++i) {
             const Descriptor d = core_.platform.load(run.table, i);
@@ -345,13 +345,14 @@ private:
                 if (grouped) next = next | F::regroup_mask;
             }
             core_.platform.store(run.table, i, next);
-            ++region.counters.stores;
-            if (grouped && (i & (G::group_entries(run.level) - 1)) == 0) count_group<G>(region, run.level, make);
+            ++region_->counters.stores;
+            if (grouped && (i & (G::group_entries(run.level) - 1)) == 0) count_group<G>(*region_, run.level, make);
         }
     }
 
-    /// One round for the regions in [start, end), which have all been changed.
-    void flush_regions(PhysAddr start, PhysAddr end) {
+    /// One round for the regions up to `end`, which have all been changed.
+    [[gnu::noinline]] void flush_regions(PhysAddr end) {
+        const PhysAddr start = range_.start;
         const FlushCost cost = flush(core_.platform, stale_, core_.flush_ceiling, core_.gate.invalidate_twice());
         if (stale_.empty()) core_.platform.barrier_context();
         for (PhysAddr pa = start; pa < end; pa = core_.region_end(pa, end)) {
@@ -366,12 +367,11 @@ private:
         }
     }
 
-    CoreType& core_;
+    PhysRange range_;
     Change change_;
     const ChangeOptions& options_;
     bool one_region_ = false;
     bool cut_only_ = false;
-    typename CoreType::TableReserve reserve_;
     StaleSet stale_;
     Plan<Table> plan_;
 };
@@ -382,7 +382,13 @@ private:
 template <Format F, Platform P>
 [[nodiscard, gnu::noinline]] Result<void> change_range(Core<F, P>& core, PhysRange range, Change change,
                                                        const ChangeOptions& options) {
-    return detail::RangeChange<F, P>{core, change, options}.run(range);
+    return detail::RangeChange<F, P>{core, range, change, options}.run();
+}
+
+/// Cuts the leaves that straddle the ends of a range that is to be pinned; no attribute changes.
+template <Format F, Platform P>
+[[nodiscard, gnu::noinline]] Result<void> cut_range(Core<F, P>& core, PhysRange range, const ChangeOptions& options) {
+    return detail::RangeChange<F, P>{core, range, Change{}.fixed(true), options}.cut();
 }
 
 /// The tables that `change_range` would take now.

@@ -12,7 +12,7 @@ template <Format F, Platform P>
 void free_subtree(Core<F, P>& core, PhysAddr pa, int level) {
     if (level != F::geometry::last_level) {
         const auto table = core.platform.table(pa);
-        for (unsigned i = 0; i < F::geometry::table_entries; ++i) {
+        for (unsigned i = 0; i < F::geometry::entries(level); ++i) {
             const Descriptor d = core.platform.load(table, i);
             if (F::is_table(level, d)) free_subtree(core, F::table_address(d), level + 1);
         }

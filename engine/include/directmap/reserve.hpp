@@ -66,15 +66,10 @@ struct TableLoan {
 
 /// The tables of one change. Taken with no lock held; what the change didn't use goes back when the reserve goes out of
 /// scope, on success and on error alike (promise P4).
-template <Platform P, unsigned worst_tables>
+template <class Core>
 class Reserve {
 public:
-    using Stock = TableStock<P, worst_tables>;
-
-    static_assert(worst_tables <= TableLoan::capacity);
-
-    Reserve(P& platform, Stock& stock, bool atomic, TableLoan* loan = nullptr)
-        : platform_{platform}, stock_{stock}, loan_{loan}, atomic_{atomic} {}
+    Reserve(Core& core, bool atomic, TableLoan* loan = nullptr) : core_{core}, loan_{loan}, atomic_{atomic} {}
     Reserve(const Reserve&) = delete;
     Reserve& operator=(const Reserve&) = delete;
     ~Reserve() { // an atomic caller's tables came from the stock, so there is room for them
@@ -82,8 +77,8 @@ public:
             const PhysAddr pa = pages_[count_ - 1];
             if (loan_ != nullptr) {
                 loan_->pages[loan_->count++] = pa;
-            } else if (!atomic_ || !stock_.put(platform_, pa)) {
-                platform_.give_table(pa);
+            } else if (!atomic_ || !core_.stock.put(core_.platform, pa)) {
+                core_.platform.give_table(pa);
             }
         }
     }
@@ -96,7 +91,7 @@ public:
             if (loan_ != nullptr) {
                 if (loan_->count == 0) return false;
                 pa = loan_->pages[--loan_->count];
-            } else if (!(atomic_ ? stock_.take(platform_, pa) : platform_.take_table(pa, false))) {
+            } else if (!(atomic_ ? core_.stock.take(core_.platform, pa) : core_.platform.take_table(pa, false))) {
                 return false;
             }
             pages_[count_++] = pa;
@@ -109,12 +104,13 @@ public:
     [[nodiscard]] PhysAddr use() { return pages_[--count_]; }
 
 private:
-    P& platform_;
-    Stock& stock_;
+    static_assert(Core::G::worst_tables <= TableLoan::capacity);
+
+    Core& core_;
     TableLoan* loan_;
     bool atomic_;
     unsigned count_ = 0;
-    PhysAddr pages_[worst_tables];
+    PhysAddr pages_[Core::G::worst_tables];
 };
 
 } // namespace directmap

@@ -16,6 +16,13 @@ void publish(Core& core, typename Core::RegionState& region) {
     ++region.counters.barriers;
 }
 
+/// Background collapse looks at these without the lock.
+template <class Core>
+void note_change(Core& core, typename Core::RegionState& region) {
+    __atomic_store_n(&region.touched, true, __ATOMIC_RELAXED);
+    __atomic_store_n(&region.last_change, core.platform.now(), __ATOMIC_RELAXED);
+}
+
 /// Adds `n` descriptors' worth of leaves (contiguous: whole groups) to a region's account; negative to remove.
 template <class G, class RegionState>
 void count_leaves(RegionState& region, int level, bool contiguous, std::int64_t n) {
@@ -47,25 +54,67 @@ template <Format F, Platform P>
     count_group<G>(region, level, contiguous);
 }
 
-/// Writes every group that a cut leaves whole in its final form at once:
+/// Cuts the leaves that straddle the ends of a part. Every group that a cut leaves whole is written in its final form
+/// at once:
 ///
 ///     entry 0        low                  high          last
 ///     |CCCC|CCCC|CC..|....|....|RRRR|RRRR|....|CCCC|CCCC|
 ///      outside: contiguous   |  inside: contiguous after the change (marked)  |  outside: contiguous
-///
-/// Entries that are themselves cut become tables, built first.
 template <Format F, Platform P>
-class SplitBuilder {
+class EndCutter {
 public:
     using G = typename F::geometry;
     using CoreType = Core<F, P>;
+    using RegionState = typename CoreType::RegionState;
+    using Table = typename P::Table;
 
-    /// `inside` marks the groups that lie wholly between the cuts: with F::regroup_mask the commit closes them once
-    /// they have changed; with nothing they stay single.
-    SplitBuilder(CoreType& core, typename CoreType::RegionState& region, typename CoreType::TableReserve& reserve,
-                 Descriptor inside)
-        : core_{core}, region_{region}, reserve_{reserve}, inside_{inside} {}
+    EndCutter(CoreType& core, bool atomic, TableLoan* loan) : core_{core}, reserve_{core, atomic, loan} {}
 
+protected:
+    /// Cuts the ends of `part_` as planned. New tables are complete and visible to walkers before the one store that
+    /// publishes each of them. Called with the region's lock held and the tables in `reserve_`. `inside` marks the
+    /// groups that lie wholly between the ends: with F::regroup_mask the commit closes them once they have changed;
+    /// with nothing they stay single. The result tells whether any was marked.
+    [[gnu::noinline]] bool cut_ends(const Plan<Table>& plan, Descriptor inside) {
+        // 1. Groups that an end cuts. (Both ends in one group: once.)
+        for (const auto& cut : plan.ends) {
+            if (cut.open_group && core_.platform.load(cut.table, cut.index).any_of(F::contiguous_mask))
+                set_group(core_, *region_, cut.table, cut.level, cut.index, false);
+        }
+
+        // 2. Tables, filled while nothing points to them.
+        inside_ = inside;
+        marked_ = false;
+        const bool same_leaf = plan.one_leaf();
+        Descriptor links[2];
+        for (unsigned i = 0; i < 2; ++i) {
+            const auto& cut = plan.ends[i];
+            if (!cut.split || (i == 1 && same_leaf)) continue;
+            const std::uint64_t low = i == 0 ? part_.start - cut.start : 0;
+            const std::uint64_t high = i == 1 || same_leaf ? part_.end() - cut.start : G::bytes(cut.level);
+            links[i] = build(cut.level, cut.value, low, high);
+        }
+
+        // 3. Visible to walkers, then published. A walker that still sees the leaf and one that sees the table agree.
+        publish(core_, *region_);
+        bool linked = false;
+        for (unsigned i = 0; i < 2; ++i) {
+            if (links[i].empty()) continue;
+            core_.platform.store(plan.ends[i].table, plan.ends[i].index, links[i]);
+            ++region_->counters.stores;
+            linked = true;
+        }
+        if (linked) publish(core_, *region_);
+        core_.platform.barrier_context();
+        return marked_;
+    }
+
+    CoreType& core_;
+    typename CoreType::TableReserve reserve_;
+    RegionState* region_ = nullptr; ///< where the change is at, its lock held
+    PhysRange part_;                ///< that region's
+
+private:
     /// Builds the table for a leaf of `level` that is cut at `low` and `high` (byte offsets into it; 0 and the leaf's
     /// size where it isn't cut). Returns the table's descriptor; nothing points to it yet.
     [[gnu::noinline]] Descriptor build(int level, Descriptor leaf, std::uint64_t low, std::uint64_t high) {
@@ -75,9 +124,9 @@ public:
         const PhysAddr pa = reserve_.use();
         const auto table = core_.platform.table(pa);
         fill(table, child_level, child, low, high);
-        ++region_.counters.splits;
-        ++region_.counters.tables_taken;
-        count_leaves<G>(region_, level, false, -1);
+        ++region_->counters.splits;
+        ++region_->counters.tables_taken;
+        count_leaves<G>(*region_, level, false, -1);
 
         const std::uint64_t step = G::bytes(child_level), inside = step - 1;
         const std::uint64_t low_inside = low & inside, high_inside = high & inside;
@@ -88,115 +137,52 @@ public:
             const Descriptor link = build(child_level, child.advanced(std::uint64_t{index} << shift), from, to);
             core_.platform.fill(table, index, 1, link, 0);
         };
-        if (low_inside != 0 && high_inside != 0 && low_index == high_index) {
-            replace(low_index, low_inside, high_inside);
-        } else {
-            if (low_inside != 0) replace(low_index, low_inside, step);
-            if (high_inside != 0) replace(high_index, 0, high_inside);
-        }
+        const bool together = low_inside != 0 && high_inside != 0 && low_index == high_index;
+        if (low_inside != 0) replace(low_index, low_inside, together ? high_inside : step);
+        if (high_inside != 0 && !together) replace(high_index, 0, high_inside);
         return F::table(pa);
     }
 
-    /// Whether there are groups that wait to be closed.
-    [[nodiscard]] bool marked() const { return marked_; }
-
-private:
-    void fill(typename P::Table table, int level, Descriptor first, std::uint64_t low, std::uint64_t high) {
-        const unsigned shift = G::shift(level), group_shift = G::group_shift(level);
-        unsigned done = 0;
-        const auto until = [&](std::uint64_t end, Descriptor mark) {
-            const unsigned stop = static_cast<unsigned>(end);
-            if (stop <= done) return;
-            core_.platform.fill(table, done, stop - done, first.advanced(std::uint64_t{done} << shift) | mark,
-                                G::bytes(level));
-            done = stop;
-        };
-        unsigned grouped = 0;
+    void fill(Table table, int level, Descriptor first, std::uint64_t low, std::uint64_t high) {
+        const unsigned shift = G::shift(level);
+        unsigned before = 0, after = G::table_entries; // what lies between can't be contiguous yet
+        unsigned start = 0, end = 0;                   // but will be, once it has changed
         if (core_.groups_allowed(level) && core_.gate.may_merge()) {
             const std::uint64_t group_bytes = G::group_bytes(level);
-            const std::uint64_t before = align_down(low, group_bytes) >> shift,
-                                after = align_up(high, group_bytes) >> shift;
-            until(before, F::contiguous_mask);
-            if (!inside_.empty()) {
-                const std::uint64_t start = align_up(low, group_bytes) >> shift,
-                                    end = align_down(high, group_bytes) >> shift;
-                until(start, Descriptor{});
-                if (start < end) marked_ = true;
-                until(end, inside_);
-            }
-            until(after, Descriptor{});
-            until(G::table_entries, F::contiguous_mask);
-            grouped = static_cast<unsigned>(before + G::table_entries - after);
-            region_.leaves[G::leaf_size_index(level, true)] += grouped >> group_shift;
-        } else {
-            until(G::table_entries, Descriptor{});
+            const auto index = [&](std::uint64_t offset) { return static_cast<unsigned>(offset >> shift); };
+            before = index(align_down(low, group_bytes));
+            after = index(align_up(high, group_bytes));
+            start = index(align_up(low, group_bytes));
+            end = index(align_down(high, group_bytes));
+            region_->leaves[G::leaf_size_index(level, true)] +=
+                (before + G::table_entries - after) >> G::group_shift(level);
         }
-        region_.counters.filled += G::table_entries;
-        region_.leaves[G::leaf_size_index(level, false)] += G::table_entries - grouped;
+        if (inside_.empty() || start >= end) start = end = after;
+        marked_ = marked_ || start < end;
+        const auto piece = [&](unsigned from, unsigned to, Descriptor mark) {
+            fill_piece(table, shift, first, from, to, mark);
+        };
+        piece(0, before, F::contiguous_mask);
+        piece(before, start, Descriptor{});
+        piece(start, end, inside_);
+        piece(end, after, Descriptor{});
+        piece(after, G::table_entries, F::contiguous_mask);
+        region_->counters.filled += G::table_entries;
+        region_->leaves[G::leaf_size_index(level, false)] += after - before;
     }
 
-    CoreType& core_;
-    typename CoreType::RegionState& region_;
-    typename CoreType::TableReserve& reserve_;
+    /// The entries [from, to) of a table whose first would be `first`.
+    [[gnu::noinline]] void fill_piece(Table table, unsigned shift, Descriptor first, unsigned from, unsigned to,
+                                      Descriptor mark) {
+        if (from >= to) return;
+        core_.platform.fill(table, from, to - from, first.advanced(std::uint64_t{from} << shift) | mark,
+                            std::uint64_t{1} << shift);
+    }
+
     Descriptor inside_;
     bool marked_ = false;
 };
 
 } // namespace detail
-
-/// Cuts the leaves that straddle the ends of `part`, as planned. New tables are complete and visible to walkers before
-/// the one store that publishes each of them. Called with the region's lock held and the tables in `reserve`. `inside`
-/// marks groups between the ends, see SplitBuilder; the result tells whether any was marked. `plan.run`, if it was all
-/// of `part`, is that afterwards too, or no longer `single`.
-template <Format F, Platform P>
-bool cut_ends(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysRange part, Plan<typename P::Table>& plan,
-              typename Core<F, P>::TableReserve& reserve, Descriptor inside) {
-    using G = typename F::geometry;
-    P& platform = core.platform;
-    const auto& low = plan.low;
-    const auto& high = plan.high;
-
-    // 1. Groups that an end cuts. (Both ends in one group: once.)
-    if (low.open_group) detail::set_group(core, region, low.table, low.level, low.index, false);
-    if (high.open_group) {
-        const unsigned shift = G::shift(high.level) + G::group_shift(high.level);
-        const bool same_group = low.open_group && low.level == high.level &&
-                                core.entry_start(low.start, shift) == core.entry_start(high.start, shift);
-        if (!same_group) detail::set_group(core, region, high.table, high.level, high.index, false);
-    }
-
-    // 2. Tables, filled while nothing points to them.
-    const bool same_leaf = low.split && high.split && low.start == high.start;
-    detail::SplitBuilder<F, P> builder{core, region, reserve, inside};
-    Descriptor low_link, high_link;
-    if (low.split) {
-        const std::uint64_t end = same_leaf ? part.end() - low.start : G::bytes(low.level);
-        low_link = builder.build(low.level, low.value, part.start - low.start, end);
-    }
-    if (high.split && !same_leaf) high_link = builder.build(high.level, high.value, 0, part.end() - high.start);
-
-    // 3. Visible to walkers, then published. A walker that still sees the leaf and one that sees the table agree.
-    platform.barrier_publish();
-    ++region.counters.barriers;
-    const auto link = [&](const Cut<typename P::Table>& cut, Descriptor table) {
-        if (table.empty()) return;
-        platform.store(cut.table, cut.index, table);
-        ++region.counters.stores;
-    };
-    link(low, low_link);
-    link(high, high_link);
-    if (low.split || high.split) {
-        platform.barrier_publish();
-        ++region.counters.barriers;
-    }
-    platform.barrier_context();
-
-    if (low.split || high.split) {
-        plan.single = false;
-    } else {
-        plan.run.value = plan.run.value.without(F::contiguous_mask);
-    }
-    return builder.marked();
-}
 
 } // namespace directmap

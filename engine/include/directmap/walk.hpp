@@ -15,12 +15,12 @@ namespace directmap {
 template <class Table>
 struct Run {
     Table table{};
+    PhysAddr start;   ///< of what the first entry maps; at or below the address looked for
+    Descriptor value; ///< of the first entry
     int level = 0;
     unsigned first = 0;
     unsigned count = 0;
-    PhysAddr start;             ///< of what the first entry maps; at or below the address looked for
     bool through_range = false; ///< a table on the way lies in the range that was given as `own`
-    Descriptor value;           ///< of the first entry
 };
 
 /// The run that holds `pa`, cut off at `end` (exclusive, above `pa`). `own` is a range of physical memory; whether a
