@@ -107,7 +107,7 @@ TEST(StaleSets, DifferentLevelsMergeToNoHintAndWalkCachesAreNotForgotten) {
     stale.add({VirtAddr{base + 4096}, 2 * mib, 21, {2, false}});
     ASSERT_EQ(stale.count(), 1U);
     EXPECT_EQ(stale[0].level, InvalidationScope::any_level);
-    EXPECT_FALSE(stale[0].scope.leaves_only);
+    EXPECT_FALSE(stale[0].leaves_only);
     EXPECT_EQ(stale[0].stride_shift, 12U);
 }
 
