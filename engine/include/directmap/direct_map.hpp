@@ -341,8 +341,13 @@ private:
         return result;
     }
 
+    /// Waits until every operation that read the gate before has left its region (see Gate).
+    [[gnu::noinline]] void pass_through_regions() {
+        if (detail::omits(core_.platform, Omission::admission_wait)) return;
+        for (RegionState& region : core_.regions) RegionGuard<F, P> guard{core_, region};
+    }
     /// Whether contiguous groups are left anywhere.
-    [[nodiscard]] bool has_groups() const {
+    [[nodiscard, gnu::noinline]] bool has_groups() const {
         for (const RegionState& region : core_.regions) {
             for (unsigned i = 0; i < G::leaf_sizes.count; ++i) {
                 if (G::leaf_sizes.of[i].contiguous && __atomic_load_n(&region.leaves[i], __ATOMIC_RELAXED) != 0)
@@ -383,11 +388,6 @@ template <Format F, Platform P>
 Result<void> DirectMap<F, P>::admit(CpuCapabilities cpu, AdmissionPolicy policy) {
     Gate& gate = core_.gate;
     P& platform = core_.platform;
-    // Waits until every operation that read the gate before has left its region (see Gate).
-    const auto pass_through_regions = [&] {
-        if (detail::omits(platform, Omission::admission_wait)) return;
-        for (RegionState& region : core_.regions) RegionGuard<F, P> guard{core_, region};
-    };
     if (cpu.invalidate_twice) {
         gate.require_twice();
         pass_through_regions();

@@ -267,7 +267,6 @@ private:
         own.counters.tables_taken += tables;
         own.counters.filled += tables * G::table_entries;
         Descriptor top;
-#pragma GCC unroll 2
         for (int level = G::first_leaf_level + 1; level <= G::last_level; ++level) {
             if (level <= found.level) continue;
             const PhysAddr pa = reserve.use();

@@ -37,10 +37,14 @@ public:
                 }
                 words += block;
             };
-            if ((count & block) != 0) fill_block();
-            for (unsigned pairs = count / (2 * block); pairs != 0; --pairs) {
-                fill_block();
-                fill_block();
+            if constexpr (lanes == 1) {
+                for (unsigned blocks = count / block; blocks != 0; --blocks) fill_block();
+            } else {
+                if ((count & block) != 0) fill_block();
+                for (unsigned pairs = count / (2 * block); pairs != 0; --pairs) {
+                    fill_block();
+                    fill_block();
+                }
             }
             if (words == end) return;
             next += (count & ~(block - 1)) * step;
@@ -123,8 +127,8 @@ private:
 #else
     static constexpr unsigned lanes = 1;
 #endif
-    /// Words that one pass of a loop handles: whole contiguous groups of every granule.
-    static constexpr unsigned block = 8 * lanes;
+    /// Words that one pass of a loop handles. (Word by word, four keep the loop's own cost small enough.)
+    static constexpr unsigned block = lanes == 1 ? 4 : 8 * lanes;
 
 #if defined(__AVX2__) || defined(__SSE2__) || defined(__ARM_NEON)
     typedef std::uint64_t Words __attribute__((vector_size(lanes * sizeof(std::uint64_t)), aligned(8), may_alias));
