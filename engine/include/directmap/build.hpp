@@ -128,7 +128,7 @@ private:
     }
 
     /// Adds `count` neighbouring leaves to the accounts of the regions that they lie in.
-    void account(PhysAddr pa, int level, bool contiguous, unsigned count) {
+    [[gnu::noinline]] void account(PhysAddr pa, int level, bool contiguous, unsigned count) {
         const unsigned shift = G::shift(level);
         const unsigned index = G::leaf_size_index(level, contiguous), scale = contiguous ? G::group_shift(level) : 0;
         const std::uint64_t into_region = core_.va_of(pa) & (G::region_bytes - 1);

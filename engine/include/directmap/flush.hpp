@@ -37,21 +37,18 @@ public:
     operator Span<const StaleRange>() const { return {ranges_, count_}; }
     void clear() { count_ = 0; }
 
-    void add(const StaleRange& range) {
+    [[gnu::noinline]] void add(const StaleRange& range) {
         unsigned best = 0;
         std::uint64_t least_growth = ~std::uint64_t{0};
         for (unsigned i = 0; i < count_; ++i) {
             const std::uint64_t growth = hull_size(ranges_[i], range) - ranges_[i].size;
-            if (growth <= range.size) { // adjacent or overlapping
-                merge(ranges_[i], range);
-                return;
-            }
             if (growth < least_growth) {
                 least_growth = growth;
                 best = i;
             }
         }
-        if (count_ < capacity) {
+        const bool touches = least_growth <= range.size; // adjacent or overlapping
+        if (count_ < capacity && !touches) {
             ranges_[count_++] = range;
         } else {
             merge(ranges_[best], range);

@@ -61,7 +61,7 @@ public:
     }
 
     /// False at the end.
-    [[nodiscard]] constexpr bool next(Segment& segment) {
+    [[nodiscard, gnu::noinline]] constexpr bool next(Segment& segment) {
         if (!has_next_) return false;
         segment = next_;
         while ((has_next_ = step(next_)) && next_.range.start == segment.range.end() &&

@@ -247,7 +247,7 @@ template <Format F, Platform P>
 [[nodiscard]] Result<void> prepare_range(Core<F, P>& core, PhysRange range, const ChangeOptions& options) {
     if (options.atomic) return Error{reasons::prepare_sleeps, range.start};
     detail::note_preparing(core, range, true, false); // a collapse would merge what has just been split
-    Result<void> result = cut_range(core, range, options);
+    Result<void> result = change_range(core, range, Change{}.fixed(true), options, true);
     if (result) result = detail::to_pages(core, range, options, detail::Obstacle::refuse);
     detail::note_preparing(core, range, false, result.ok());
     return result;

@@ -64,24 +64,19 @@ public:
     using typename Base::Table;
     using TableRun = Run<Table>;
 
-    RangeChange(CoreType& core, PhysRange range, Change change, const ChangeOptions& options)
-        : Base{core, options.atomic, options.loan}, range_{range}, change_{change}, options_{options} {}
+    RangeChange(CoreType& core, PhysRange range, Change change, const ChangeOptions& options, bool cut_only)
+        : Base{core, options.atomic, options.loan}, range_{range}, change_{change}, options_{options},
+          one_region_{core.region_end(range.start, range.end()) == range.end()}, cut_only_{cut_only} {}
 
     [[nodiscard]] Result<void> run() {
-        one_region_ = core_.region_end(range_.start, range_.end()) == range_.end();
-        if (!one_region_) {
-            if (auto r = look_ahead(); !r) return r;
-        }
-        const Result<void> result = change_parts();
+        const bool several = !one_region_ && !cut_only_;
+        Result<void> result;
+        if (several) result = look_ahead();
+        if (!result) return result;
+        for (PhysAddr pa = range_.start; result && go_to(pa); pa = part_.end()) result = change_part();
         // (The part that an error stopped at hasn't changed.)
-        if (!one_region_ && options_.deferred == nullptr) flush_regions(result ? range_.end() : part_.start);
+        if (several && options_.deferred == nullptr) flush_regions(result ? range_.end() : part_.start);
         return result;
-    }
-
-    /// Cuts what straddles the ends of the range, and of each region in it, changing no attribute.
-    [[nodiscard]] Result<void> cut() {
-        cut_only_ = true;
-        return change_parts();
     }
 
 private:
@@ -107,12 +102,6 @@ private:
         return true;
     }
 
-    [[nodiscard]] Result<void> change_parts() {
-        Result<void> result;
-        for (PhysAddr pa = range_.start; result && go_to(pa); pa = part_.end()) result = change_part();
-        return result;
-    }
-
     /// All regions first, without their locks: holes, fixed leaves and the gate are found before anything is touched.
     /// Only the two ends can need tables, and whatever another CPU splits or collapses meanwhile, the worst case of
     /// both ends is in hand before the first region is committed.
@@ -120,12 +109,13 @@ private:
         bool cuts = false;
         for (PhysAddr pa = range_.start; go_to(pa); pa = part_.end()) {
             WalkerSection<P> walker{core_.platform};
-            if (auto r = plan(); !r) return r;
-            if (!check()) {
-                // The gate may have closed since the plan looked: then nothing is left that must be resized.
+            // The gate may have closed since the plan looked: then nothing is left that must be resized.
+            Result<void> allowed;
+            for (unsigned attempt = 0; attempt == 0 || (attempt == 1 && !allowed); ++attempt) {
                 if (auto r = plan(); !r) return r;
-                if (auto r = check(); !r) return r;
+                allowed = check();
             }
+            if (!allowed) return allowed;
             // Only the range's own ends can be cut, unless they lie on a region's edge or in pinned pages.
             const bool at_edge = ((core_.va_of(pa) | core_.va_of(part_.end())) & (G::region_bytes - 1)) == 0;
             cuts = cuts || plan_.cuts() || (!at_edge && !plan_.pinned);
@@ -370,25 +360,20 @@ private:
     PhysRange range_;
     Change change_;
     const ChangeOptions& options_;
-    bool one_region_ = false;
-    bool cut_only_ = false;
+    bool one_region_;
+    bool cut_only_;
     StaleSet stale_;
     Plan<Table> plan_;
 };
 
 } // namespace detail
 
-/// Changes attributes of `range`.
+/// Changes attributes of `range`. With `cut_only` it changes none, and cuts what straddles the ends of the range and of
+/// each region in it.
 template <Format F, Platform P>
 [[nodiscard, gnu::noinline]] Result<void> change_range(Core<F, P>& core, PhysRange range, Change change,
-                                                       const ChangeOptions& options) {
-    return detail::RangeChange<F, P>{core, range, change, options}.run();
-}
-
-/// Cuts the leaves that straddle the ends of a range that is to be pinned; no attribute changes.
-template <Format F, Platform P>
-[[nodiscard, gnu::noinline]] Result<void> cut_range(Core<F, P>& core, PhysRange range, const ChangeOptions& options) {
-    return detail::RangeChange<F, P>{core, range, Change{}.fixed(true), options}.cut();
+                                                       const ChangeOptions& options, bool cut_only = false) {
+    return detail::RangeChange<F, P>{core, range, change, options, cut_only}.run();
 }
 
 /// The tables that `change_range` would take now.
