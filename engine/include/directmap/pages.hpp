@@ -99,7 +99,9 @@ private:
         seen.run = find_run(core_, pa, end);
         const unsigned most = seen.run.level == G::last_level - 1 ? Leaves::most : 1;
         for (; seen.count < most && seen.count < seen.run.count; ++seen.count) {
-            const Descriptor d = core_.platform.load(seen.run.table, seen.run.first + seen.count);
+            // (What the run says of its first entry counts: another CPU may have put a table there since.)
+            const Descriptor d =
+                seen.count == 0 ? seen.run.value : core_.platform.load(seen.run.table, seen.run.first + seen.count);
             if (!F::is_leaf(seen.run.level, d) || d.any_of(F::fixed_mask)) break;
             seen.values[seen.count] = d.without(F::contiguous_mask);
         }

@@ -64,41 +64,41 @@ public:
     using typename Base::Table;
     using TableRun = Run<Table>;
 
-    RangeChange(CoreType& core, PhysRange range, Change change, const ChangeOptions& options, bool cut_only)
-        : Base{core, options.atomic, options.loan}, range_{range}, change_{change}, options_{options},
-          one_region_{core.region_end(range.start, range.end()) == range.end()}, cut_only_{cut_only} {}
+    RangeChange(CoreType& map, PhysRange range, Change change, const ChangeOptions& options, bool cut_only)
+        : Base{map, options.atomic, options.loan}, range_{range}, change_{change}, options_{options},
+          one_region_{map.region_end(range.start, range.end()) == range.end()}, cut_only_{cut_only} {}
 
     [[nodiscard]] Result<void> run() {
         const bool several = !one_region_ && !cut_only_;
         Result<void> result;
         if (several) result = look_ahead();
         if (!result) return result;
-        for (PhysAddr pa = range_.start; result && go_to(pa); pa = part_.end()) result = change_part();
+        for (PhysAddr pa = range_.start; result && go_to(pa); pa = part.end()) result = change_part();
         // (The part that an error stopped at hasn't changed.)
-        if (several && options_.deferred == nullptr) flush_regions(result ? range_.end() : part_.start);
+        if (several && options_.deferred == nullptr) flush_regions(result ? range_.end() : part.start);
         return result;
     }
 
 private:
     enum class Pass : std::uint8_t { open_groups, change, close_groups, break_leaves, make_leaves };
 
-    using Base::core_;
-    using Base::part_;
-    using Base::region_;
-    using Base::reserve_;
+    using Base::core;
+    using Base::here;
+    using Base::part;
+    using Base::reserve;
 
-    [[nodiscard]] Result<void> plan() { return plan_change(core_, range_, part_, change_, options_, plan_); }
+    [[nodiscard]] Result<void> plan() { return plan_change(core, range_, part, change_, options_, plan_); }
 
     [[nodiscard]] Result<void> check() const {
         if (!(cut_only_ ? plan_.cuts() : plan_.resizes) || options_.quiescent) return {};
-        return check_gate(core_, part_.start);
+        return check_gate(core, part.start);
     }
 
     /// Moves to the part of the region that holds `pa`; false behind the last.
     [[nodiscard]] bool go_to(PhysAddr pa) {
         if (pa == range_.end()) return false;
-        part_ = {pa, core_.region_end(pa, range_.end()) - pa};
-        region_ = &core_.region_of(pa);
+        part = {pa, core.region_end(pa, range_.end()) - pa};
+        here = &core.region_of(pa);
         return true;
     }
 
@@ -107,8 +107,8 @@ private:
     /// both ends is in hand before the first region is committed.
     [[nodiscard, gnu::noinline]] Result<void> look_ahead() {
         bool cuts = false;
-        for (PhysAddr pa = range_.start; go_to(pa); pa = part_.end()) {
-            WalkerSection<P> walker{core_.platform};
+        for (PhysAddr pa = range_.start; go_to(pa); pa = part.end()) {
+            WalkerSection<P> walker{core.platform};
             // The gate may have closed since the plan looked: then nothing is left that must be resized.
             Result<void> allowed;
             for (unsigned attempt = 0; attempt == 0 || (attempt == 1 && !allowed); ++attempt) {
@@ -117,18 +117,18 @@ private:
             }
             if (!allowed) return allowed;
             // Only the range's own ends can be cut, unless they lie on a region's edge or in pinned pages.
-            const bool at_edge = ((core_.va_of(pa) | core_.va_of(part_.end())) & (G::region_bytes - 1)) == 0;
+            const bool at_edge = ((core.va_of(pa) | core.va_of(part.end())) & (G::region_bytes - 1)) == 0;
             cuts = cuts || plan_.cuts() || (!at_edge && !plan_.pinned);
         }
-        if (!cuts || !(core_.gate.may_split() || options_.quiescent)) return {};
+        if (!cuts || !(core.gate.may_split() || options_.quiescent)) return {};
         return fill_reserve(G::worst_tables);
     }
 
     [[nodiscard, gnu::noinline]] Result<void> fill_reserve(unsigned wanted) {
-        if (!reserve_.fill(wanted))
+        if (!reserve.fill(wanted))
             return Error::needing(options_.atomic ? reasons::nothing_set_aside : reasons::no_tables, wanted);
-        for (unsigned i = 0; !cut_only_ && core_.platform.tables_mapped_here() && i < reserve_.count(); ++i) {
-            if (range_.contains(reserve_[i])) return Error{reasons::table_from_range, reserve_[i]};
+        for (unsigned i = 0; !cut_only_ && core.platform.tables_mapped_here() && i < reserve.count(); ++i) {
+            if (range_.contains(reserve[i])) return Error{reasons::table_from_range, reserve[i]};
         }
         return {};
     }
@@ -137,15 +137,15 @@ private:
         constexpr std::uint64_t unplanned = ~std::uint64_t{0};
         for (std::uint64_t planned_at = unplanned;;) {
             {
-                RegionGuard<F, P> guard{core_, *region_};
+                RegionGuard<F, P> guard{core, *here};
                 // Every store into the region's tables is counted: a plan holds as long as the count does.
-                const bool trusted = planned_at != unplanned && omits(core_.platform, Omission::second_plan);
-                if (region_->counters.stores != planned_at && !trusted) {
+                const bool trusted = planned_at != unplanned && omits(core.platform, Omission::second_plan);
+                if (here->counters.stores != planned_at && !trusted) {
                     if (auto r = plan(); !r) return r;
-                    planned_at = region_->counters.stores;
+                    planned_at = here->counters.stores;
                 }
                 if (auto r = check(); !r) return r;
-                if (plan_.tables <= reserve_.count()) {
+                if (plan_.tables <= reserve.count()) {
                     commit();
                     return {};
                 }
@@ -156,17 +156,17 @@ private:
         }
     }
 
-    /// Commits the plan to `part_`, whose region's lock is held, and flushes or says what is owed.
+    /// Commits the plan to `part`, whose region's lock is held, and flushes or says what is owed.
     [[gnu::always_inline]] void commit() {
-        RegionState& region = *region_;
+        RegionState& region = *here;
         bool owed = false;
-        if (plan_.alters || plan_.cuts()) flush_before_change(core_, region, part_.start);
+        if (plan_.alters || plan_.cuts()) flush_before_change(core, region, part.start);
         if (cut_only_) {
             if (!plan_.cuts()) return;
-            WriteSection<P> writable{core_.platform};
+            WriteSection<P> writable{core.platform};
             this->cut_ends(plan_, Descriptor{});
             region.deferred = true;
-            if (options_.quiescent) flush_region(core_, region, part_.start);
+            if (options_.quiescent) flush_region(core, region, part.start);
             return;
         }
         region.counters.splits_avoided += plan_.avoided;
@@ -176,17 +176,17 @@ private:
         } else if (!one_region_) {
             ++region.unflushed;
         } else if (owed) {
-            flush_now(core_, region, stale_);
+            flush_now(core, region, stale_);
         } else if (plan_.alters) {
             region.deferred = region.deferred || plan_.resizes; // larger entries may linger, still right
-            core_.platform.barrier_context();
+            core.platform.barrier_context();
         }
     }
 
     /// Returns whether a flush is owed.
     [[nodiscard, gnu::always_inline]] bool change_leaves() {
-        RegionState& region = *region_;
-        WriteSection<P> writable{core_.platform};
+        RegionState& region = *here;
+        WriteSection<P> writable{core.platform};
         StaleSet& stale = options_.deferred != nullptr ? *options_.deferred : stale_;
         bool owed = false, marked = false;
         if (plan_.cuts()) {
@@ -194,17 +194,17 @@ private:
             if constexpr (F::flush_owed_after_resize) {
                 StaleSet cut;
                 add_cut_leaves(cut);
-                flush_now(core_, region, cut);
+                flush_now(core, region, cut);
             }
         }
         InvalidationScope scope{plan_.level, true};
         // An entry that was split may still be cached at its old level, by this change or by one not flushed yet.
         const bool lingering = region.unflushed != 0 || region.deferred;
-        if (plan_.resizes || (lingering && !omits(core_.platform, Omission::unhinted_flush))) {
+        if (plan_.resizes || (lingering && !omits(core.platform, Omission::unhinted_flush))) {
             scope.level = InvalidationScope::any_level;
         }
         const bool owes = plan_.stale || (plan_.dormant && lingering); // what is invalid may be cached as it was
-        StaleRange changed{core_.virt(part_.start), part_.size, plan_.stride_shift, scope};
+        StaleRange changed{core.virt(part.start), part.size, plan_.stride_shift, scope};
         // A leaf that was made invalid with the flush deferred may still be cached as it was: then the break is owed
         // still.
         if (plan_.breaks || (plan_.retypes && (region.unflushed != 0 || region.deferred))) {
@@ -222,7 +222,7 @@ private:
             add_cut_leaves(stale);
             owed = true;
         }
-        note_change(core_, region);
+        note_change(core, region);
         return owed;
     }
 
@@ -231,7 +231,7 @@ private:
         for (const Cut<Table>& cut : plan_.ends) {
             const unsigned shift = G::shift(cut.level) + (cut.open_group ? G::group_shift(cut.level) : 0);
             if (!cut.needed()) continue;
-            stale.add({core_.virt(core_.entry_start(cut.start, shift)),
+            stale.add({core.virt(core.entry_start(cut.start, shift)),
                        std::uint64_t{1} << shift,
                        G::shift(cut.level),
                        {InvalidationScope::any_level, false}});
@@ -244,12 +244,12 @@ private:
     /// change could be made in place are broken too: one flush serves all.
     [[gnu::noinline]] void break_and_make(StaleRange& changed) {
         (void)each_run(Pass::break_leaves);
-        publish(core_, *region_);
+        publish(core, *here);
         changed.level = InvalidationScope::any_level;
-        flush_now(core_, *region_, {&changed, 1});
+        flush_now(core, *here, {&changed, 1});
         (void)each_run(Pass::make_leaves);
-        publish(core_, *region_);
-        core_.platform.barrier_context();
+        publish(core, *here);
+        core.platform.barrier_context();
     }
 
     /// Changes in place. A group is opened before its members may differ and closed again after the last of them has
@@ -257,18 +257,18 @@ private:
     void change_in_place(bool marked) {
         if (plan_.groups && each_run(Pass::open_groups)) {
             marked = true;
-            publish(core_, *region_);
+            publish(core, *here);
         }
         (void)each_run(Pass::change);
-        publish(core_, *region_);
-        if (marked && each_run(Pass::close_groups)) publish(core_, *region_);
+        publish(core, *here);
+        if (marked && each_run(Pass::close_groups)) publish(core, *here);
     }
 
     /// One pass over the leaves of `part`; returns whether a group was opened or closed.
     [[gnu::noinline]] bool each_run(Pass pass) {
         bool any = false;
-        for (PhysAddr pa = part_.start; pa < part_.end();) {
-            const TableRun run = find_run(core_, pa, part_.end());
+        for (PhysAddr pa = part.start; pa < part.end();) {
+            const TableRun run = find_run(core, pa, part.end());
             switch (pass) {
             case Pass::change: change_run(run); break;
             case Pass::open_groups:
@@ -276,14 +276,14 @@ private:
             case Pass::break_leaves:
             case Pass::make_leaves: remake_run(run, pass == Pass::make_leaves); break;
             }
-            pa = run_end<F>(run, part_.end());
+            pa = run_end<F>(run, part.end());
         }
         return any;
     }
 
     void change_run(const TableRun& run) {
-        P& platform = core_.platform;
-        const DescriptorChange spelled = core_.format.spell(run.level, change_);
+        P& platform = core.platform;
+        const DescriptorChange spelled = core.format.spell(run.level, change_);
         if (run.count == 1) {
             const Descriptor made = spelled.apply_to(run.value);
             if (made == run.value) return;
@@ -296,21 +296,21 @@ private:
             }
             platform.update(run.table, run.first, run.count, spelled);
         }
-        region_->counters.stores += run.count;
+        here->counters.stores += run.count;
     }
 
     /// Opens the run's groups that will change and marks them, or closes those that are marked.
     [[nodiscard]] bool set_groups(const TableRun& run, bool close) {
         if (!G::has_groups(run.level)) return false;
-        const bool closes = close || options_.quiescent || core_.gate.may_merge();
-        const DescriptorChange spelled = core_.format.spell(run.level, change_);
+        const bool closes = close || options_.quiescent || core.gate.may_merge();
+        const DescriptorChange spelled = core.format.spell(run.level, change_);
         const unsigned group = G::group_entries(run.level);
         bool any = false;
         for (unsigned i = (run.first + group - 1) & ~(group - 1); i + group <= run.first + run.count; i += group) {
-            const Descriptor d = core_.platform.load(run.table, i);
+            const Descriptor d = core.platform.load(run.table, i);
             if (!d.any_of(close ? F::regroup_mask : F::contiguous_mask)) continue;
             if (!close && spelled.difference(d).empty()) continue;
-            set_group(core_, *region_, run.table, run.level, i, close, closes ? F::regroup_mask : Descriptor{});
+            set_group(core, *here, run.table, run.level, i, close, closes ? F::regroup_mask : Descriptor{});
             any = true;
         }
         return any;
@@ -318,9 +318,9 @@ private:
 
     /// Makes the run's leaves that change invalid and marks them, or gives those that are marked their new value.
     void remake_run(const TableRun& run, bool make) {
-        const DescriptorChange spelled = core_.format.spell(run.level, change_);
+        const DescriptorChange spelled = core.format.spell(run.level, change_);
         for (unsigned i = run.first; i < run.first + run.count; ++i) {
-            const Descriptor d = core_.platform.load(run.table, i);
+            const Descriptor d = core.platform.load(run.table, i);
             const bool grouped = d.any_of(make ? F::regroup_mask : F::contiguous_mask);
             Descriptor next;
             if (make) {
@@ -334,20 +334,20 @@ private:
                 next = d.without(F::valid_mask | F::contiguous_mask) | F::broken_mask;
                 if (grouped) next = next | F::regroup_mask;
             }
-            core_.platform.store(run.table, i, next);
-            ++region_->counters.stores;
-            if (grouped && (i & (G::group_entries(run.level) - 1)) == 0) count_group<G>(*region_, run.level, make);
+            core.platform.store(run.table, i, next);
+            ++here->counters.stores;
+            if (grouped && (i & (G::group_entries(run.level) - 1)) == 0) count_group<G>(*here, run.level, make);
         }
     }
 
     /// One round for the regions up to `end`, which have all been changed.
     [[gnu::noinline]] void flush_regions(PhysAddr end) {
         const PhysAddr start = range_.start;
-        const FlushCost cost = flush(core_.platform, stale_, core_.flush_ceiling, core_.gate.invalidate_twice());
-        if (stale_.empty()) core_.platform.barrier_context();
-        for (PhysAddr pa = start; pa < end; pa = core_.region_end(pa, end)) {
-            RegionState& region = core_.region_of(pa);
-            RegionGuard<F, P> guard{core_, region};
+        const FlushCost cost = flush(core.platform, stale_, core.flush_ceiling, core.gate.invalidate_twice());
+        if (stale_.empty()) core.platform.barrier_context();
+        for (PhysAddr pa = start; pa < end; pa = core.region_end(pa, end)) {
+            RegionState& region = core.region_of(pa);
+            RegionGuard<F, P> guard{core, region};
             --region.unflushed;
             if (pa == start && cost.invalidations != 0) {
                 region.counters.invalidations += cost.invalidations;

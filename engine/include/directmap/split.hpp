@@ -6,9 +6,7 @@
 #include "directmap/core.hpp"
 #include "directmap/plan.hpp"
 
-namespace directmap {
-
-namespace detail {
+namespace directmap::detail {
 
 template <class Core>
 void publish(Core& core, typename Core::RegionState& region) {
@@ -68,18 +66,18 @@ public:
     using RegionState = typename CoreType::RegionState;
     using Table = typename P::Table;
 
-    EndCutter(CoreType& core, bool atomic, TableLoan* loan) : core_{core}, reserve_{core, atomic, loan} {}
+    EndCutter(CoreType& map, bool atomic, TableLoan* loan) : core{map}, reserve{map, atomic, loan} {}
 
 protected:
-    /// Cuts the ends of `part_` as planned. New tables are complete and visible to walkers before the one store that
-    /// publishes each of them. Called with the region's lock held and the tables in `reserve_`. `inside` marks the
+    /// Cuts the ends of `part` as planned. New tables are complete and visible to walkers before the one store that
+    /// publishes each of them. Called with the region's lock held and the tables in `reserve`. `inside` marks the
     /// groups that lie wholly between the ends: with F::regroup_mask the commit closes them once they have changed;
     /// with nothing they stay single. The result tells whether any was marked.
     [[gnu::noinline]] bool cut_ends(const Plan<Table>& plan, Descriptor inside) {
         // 1. Groups that an end cuts. (Both ends in one group: once.)
         for (const auto& cut : plan.ends) {
-            if (cut.open_group && core_.platform.load(cut.table, cut.index).any_of(F::contiguous_mask))
-                set_group(core_, *region_, cut.table, cut.level, cut.index, false);
+            if (cut.open_group && core.platform.load(cut.table, cut.index).any_of(F::contiguous_mask))
+                set_group(core, *here, cut.table, cut.level, cut.index, false);
         }
 
         // 2. Tables, filled while nothing points to them.
@@ -90,29 +88,29 @@ protected:
         for (unsigned i = 0; i < 2; ++i) {
             const auto& cut = plan.ends[i];
             if (!cut.split || (i == 1 && same_leaf)) continue;
-            const std::uint64_t low = i == 0 ? part_.start - cut.start : 0;
-            const std::uint64_t high = i == 1 || same_leaf ? part_.end() - cut.start : G::bytes(cut.level);
+            const std::uint64_t low = i == 0 ? part.start - cut.start : 0;
+            const std::uint64_t high = i == 1 || same_leaf ? part.end() - cut.start : G::bytes(cut.level);
             links[i] = build(cut.level, cut.value, low, high);
         }
 
         // 3. Visible to walkers, then published. A walker that still sees the leaf and one that sees the table agree.
-        publish(core_, *region_);
+        publish(core, *here);
         bool linked = false;
         for (unsigned i = 0; i < 2; ++i) {
             if (links[i].empty()) continue;
-            core_.platform.store(plan.ends[i].table, plan.ends[i].index, links[i]);
-            ++region_->counters.stores;
+            core.platform.store(plan.ends[i].table, plan.ends[i].index, links[i]);
+            ++here->counters.stores;
             linked = true;
         }
-        if (linked) publish(core_, *region_);
-        core_.platform.barrier_context();
+        if (linked) publish(core, *here);
+        core.platform.barrier_context();
         return marked_;
     }
 
-    CoreType& core_;
-    typename CoreType::TableReserve reserve_;
-    RegionState* region_ = nullptr; ///< where the change is at, its lock held
-    PhysRange part_;                ///< that region's
+    CoreType& core;
+    typename CoreType::TableReserve reserve;
+    RegionState* here = nullptr; ///< where the change is at, its lock held
+    PhysRange part;              ///< that region's
 
 private:
     /// Builds the table for a leaf of `level` that is cut at `low` and `high` (byte offsets into it; 0 and the leaf's
@@ -121,12 +119,12 @@ private:
         const int child_level = level + 1;
         const unsigned shift = G::shift(child_level);
         const Descriptor child = F::child_of(level, leaf);
-        const PhysAddr pa = reserve_.use();
-        const auto table = core_.platform.table(pa);
+        const PhysAddr pa = reserve.use();
+        const auto table = core.platform.table(pa);
         fill(table, child_level, child, low, high);
-        ++region_->counters.splits;
-        ++region_->counters.tables_taken;
-        count_leaves<G>(*region_, level, false, -1);
+        ++here->counters.splits;
+        ++here->counters.tables_taken;
+        count_leaves<G>(*here, level, false, -1);
 
         const std::uint64_t step = G::bytes(child_level), inside = step - 1;
         const std::uint64_t low_inside = low & inside, high_inside = high & inside;
@@ -135,7 +133,7 @@ private:
         if (child_level == G::last_level || (low_inside | high_inside) == 0) return F::table(pa);
         const auto replace = [&](unsigned index, std::uint64_t from, std::uint64_t to) {
             const Descriptor link = build(child_level, child.advanced(std::uint64_t{index} << shift), from, to);
-            core_.platform.fill(table, index, 1, link, 0);
+            core.platform.fill(table, index, 1, link, 0);
         };
         const bool together = low_inside != 0 && high_inside != 0 && low_index == high_index;
         if (low_inside != 0) replace(low_index, low_inside, together ? high_inside : step);
@@ -147,14 +145,14 @@ private:
         const unsigned shift = G::shift(level);
         unsigned before = 0, after = G::table_entries; // what lies between can't be contiguous yet
         unsigned start = 0, end = 0;                   // but will be, once it has changed
-        if (core_.groups_allowed(level) && core_.gate.may_merge()) {
+        if (core.groups_allowed(level) && core.gate.may_merge()) {
             const std::uint64_t group_bytes = G::group_bytes(level);
             const auto index = [&](std::uint64_t offset) { return static_cast<unsigned>(offset >> shift); };
             before = index(align_down(low, group_bytes));
             after = index(align_up(high, group_bytes));
             start = index(align_up(low, group_bytes));
             end = index(align_down(high, group_bytes));
-            region_->leaves[G::leaf_size_index(level, true)] +=
+            here->leaves[G::leaf_size_index(level, true)] +=
                 (before + G::table_entries - after) >> G::group_shift(level);
         }
         if (inside_.empty() || start >= end) start = end = after;
@@ -167,22 +165,20 @@ private:
         piece(start, end, inside_);
         piece(end, after, Descriptor{});
         piece(after, G::table_entries, F::contiguous_mask);
-        region_->counters.filled += G::table_entries;
-        region_->leaves[G::leaf_size_index(level, false)] += after - before;
+        here->counters.filled += G::table_entries;
+        here->leaves[G::leaf_size_index(level, false)] += after - before;
     }
 
     /// The entries [from, to) of a table whose first would be `first`.
     [[gnu::noinline]] void fill_piece(Table table, unsigned shift, Descriptor first, unsigned from, unsigned to,
                                       Descriptor mark) {
         if (from >= to) return;
-        core_.platform.fill(table, from, to - from, first.advanced(std::uint64_t{from} << shift) | mark,
-                            std::uint64_t{1} << shift);
+        core.platform.fill(table, from, to - from, first.advanced(std::uint64_t{from} << shift) | mark,
+                           std::uint64_t{1} << shift);
     }
 
     Descriptor inside_;
     bool marked_ = false;
 };
 
-} // namespace detail
-
-} // namespace directmap
+} // namespace directmap::detail
