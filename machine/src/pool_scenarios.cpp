@@ -42,10 +42,9 @@ public:
     }
 
     bool take(PhysAddr& pa, bool atomic) override {
-        auto taken = pool.take(atomic ? PageUse::atomic : PageUse::split, cpu());
-        if (taken) pa = taken.value();
+        const bool taken = pool.take_table(pa, atomic, cpu());
         if (taken) ++tables_out_;
-        return taken.ok();
+        return taken;
     }
     bool give(PhysAddr pa) override {
         if (!pool.owns(pa)) return false;

@@ -45,6 +45,8 @@ TEST(TableAttack, AWriteToEveryKindOfTablePageFaults) {
     stage.config.split_early = {stage.user.start + 5 * page, page}; // so that early tables of each level stay in use
     ToyRig rig{stage.config};
     ASSERT_TRUE(rig.ready());
+    std::uint64_t outside = 0; // free early pages, so that the pool's other pages become tables
+    for (bool early = true; early; ++outside) early = stage.config.early.contains(rig.take(PageUse::normal).value());
     ASSERT_TRUE(rig.protect({stage.user.start + 0x45000, page}, Change{}.writable(false)));
     expect_protected(rig, rig.map().root(), "the root");
     std::map<int, unsigned> early, pooled;
@@ -74,6 +76,7 @@ TEST(TableAttack, AWriteToEveryKindOfTablePageFaults) {
     }
     EXPECT_EQ(owned, rig.pool().statistics().owned);
     EXPECT_FALSE(rig.machine().stray_write_faults(stage.user.start)) << "what isn't protected doesn't fault";
+    EXPECT_EQ(rig.check(outside), "");
 }
 
 TEST(TableAttack, AWriteToAFreshlyCollapsedTableFaults) {

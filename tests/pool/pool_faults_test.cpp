@@ -86,7 +86,7 @@ TEST(PoolFault, SayingThatThereIsNothingWithoutALookIntoMagazinesIsNoticed) {
         ASSERT_TRUE(player.rig.ready());
         player.rig.allocator().largest = 0;
         std::string problem;
-        while (player.rig.pool().available() > Player<Toy>::reserves && problem.empty())
+        while (player.rig.pool().statistics().free > Player<Toy>::reserves && problem.empty()) // magazines included
             problem = player.take(PageUse::normal);
         ASSERT_EQ(problem, "");
         player.rig.machine().run_on(1);

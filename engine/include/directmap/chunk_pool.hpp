@@ -51,7 +51,7 @@ struct ChunkFrame {
 /// One CPU's share of free pages, so that CPUs don't queue on the pool's lock.
 template <class Lock>
 struct alignas(64) Magazine {
-    static constexpr unsigned capacity = 16;
+    static constexpr unsigned capacity = 31; ///< with a small lock four cache lines
     Lock lock{};
     unsigned count = 0;
     PhysAddr pages[capacity];
@@ -74,7 +74,7 @@ struct PoolStatistics {
 
 /// A pool of pages that all have one change of attributes applied. `Map` is a DirectMap, or what wraps one.
 ///
-/// Locks, each held alone: a magazine's, then the pool's; no map lock is ever taken with one of them held.
+/// Locks: a magazine's, and inside of it the pool's; no map lock is ever taken with one of them held.
 template <class Map, ChunkSource Source>
 class ChunkPool {
 public:
@@ -111,29 +111,19 @@ public:
     /// floor).
     [[nodiscard]] Result<PhysAddr> take(PageUse use, std::size_t cpu) {
         PhysAddr pa;
-        if (from_magazine(cpu, pa)) return pa;
-        const unsigned floor = floor_for(use);
-        for (bool drained = omits(Omission::pool_drain);;) {
-            platform_.acquire(lock_);
-            const bool got = free_ > floor && pop(&pa, 1) != 0;
-            if (got) load_magazine(cpu);
-            const bool refilling = refilling_;
-            platform_.release(lock_);
-            if (got) return pa;
-            bool other = false;
-            Result<void> refilled = Error::needing(reasons::reserve_at_floor, 1);
-            if (use != PageUse::atomic) {
-                if (refilling) { // by another CPU; it always ends
-                    platform_.relax();
-                    continue;
-                }
-                refilled = try_refill(other);
-                if (refilled || other) continue;
-            }
-            if (drained) return refilled.error();
-            drain_magazines(); // free pages may still wait there
-            drained = true;
+        if (!from_magazine(cpu, pa)) [[unlikely]] {
+            PhysAddr found; // another one, so that `pa` can stay in a register
+            if (const auto taken = take_from_pool(use, cpu, found); !taken) return taken.error();
+            pa = found;
         }
+        return pa;
+    }
+
+    /// A page for a table of the map, as Platform::take_table is asked for one.
+    [[nodiscard]] bool take_table(PhysAddr& pa, bool atomic, std::size_t cpu) {
+        if (from_magazine(cpu, pa)) [[likely]]
+            return true;
+        return take_from_pool(atomic ? PageUse::atomic : PageUse::split, cpu, pa).ok();
     }
 
     /// Gives a page back; false if it isn't the pool's, or lies free already. Any context; the map isn't touched, and
@@ -263,12 +253,13 @@ private:
     [[nodiscard]] static bool bit(const std::uint64_t* map, unsigned i) {
         return (__atomic_load_n(&map[i / 64], __ATOMIC_RELAXED) >> (i % 64) & 1) != 0;
     }
-    static void assign(std::uint64_t* map, unsigned i, bool on) {
-        const std::uint64_t mask = std::uint64_t{1} << (i % 64);
-        __atomic_store_n(&map[i / 64], on ? map[i / 64] | mask : map[i / 64] & ~mask, __ATOMIC_RELAXED);
+    /// Sets or clears the bits of neighbouring pages. Parts are aligned to their size: whole words, or inside of one.
+    static void assign(std::uint64_t* map, unsigned first, unsigned pages, bool on) {
+        const std::uint64_t ones = pages < 64 ? (std::uint64_t{1} << pages) - 1 : ~std::uint64_t{0};
+        const std::uint64_t mask = ones << (first % 64);
+        for (unsigned i = first / 64; i * 64 < first + pages; ++i)
+            __atomic_store_n(&map[i], on ? map[i] | mask : map[i] & ~mask, __ATOMIC_RELAXED);
     }
-    static void set(std::uint64_t* map, unsigned i) { assign(map, i, true); }
-    static void clear(std::uint64_t* map, unsigned i) { assign(map, i, false); }
     [[nodiscard]] static unsigned index_of(PhysAddr pa) {
         return static_cast<unsigned>(pa.value() >> G::page_shift) & (frame_pages - 1);
     }
@@ -329,74 +320,68 @@ private:
         return frame != nullptr && bit(frame->owned, index_of(pa)) && !bit(frame->free, index_of(pa));
     }
     void own(ChunkFrame& frame, unsigned first, unsigned pages) {
-        for (unsigned i = first; i < first + pages; ++i) set(frame.owned, i);
-        frame.owned_count = static_cast<std::uint16_t>(frame.owned_count + pages);
-        statistics_.owned += pages;
+        assign(frame.owned, first, pages, true);
+        count(frame, 0, static_cast<int>(pages));
     }
-    /// Many neighbouring pages of a frame, none of which is free, become free.
+    /// Neighbouring pages of a frame, none of which is free, become free.
     void attach(ChunkFrame& frame, unsigned first, unsigned pages) {
-        unlink_frame(frame);
-        for (unsigned i = first; i < first + pages;) { // chunks are aligned: whole words, or a part of one
-            const unsigned in_word = pages < 64 ? pages : 64;
-            const std::uint64_t mask = (in_word == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << in_word) - 1);
-            std::uint64_t& word = frame.free[i / 64];
-            __atomic_store_n(&word, word | mask << (i % 64), __ATOMIC_RELAXED);
-            i += in_word;
-        }
-        frame.free_count = static_cast<std::uint16_t>(frame.free_count + pages);
-        set_free(free_ + pages);
-        link_frame(frame);
+        assign(frame.free, first, pages, true);
+        count(frame, static_cast<int>(pages), 0);
     }
     void set_free(std::uint64_t count) { __atomic_store_n(&free_, count, __ATOMIC_RELAXED); }
 
-    // The list of frames with free pages. Frames that are partly taken come first: what is wholly free stays so.
-    void link_frame(ChunkFrame& frame) {
-        if (frame.free_count == 0) return;
-        ChunkFrame*& head = frame.free_count == frame.owned_count ? free_frames_ : partial_frames_;
+    // Frames with free pages are in one of two lists. The partly taken come first: what is wholly free stays so.
+    [[nodiscard]] ChunkFrame** list_of(const ChunkFrame& frame) {
+        if (frame.free_count == 0) return nullptr;
+        return frame.free_count == frame.owned_count ? &free_frames_ : &partial_frames_;
+    }
+    void link_frame(ChunkFrame& frame, ChunkFrame*& head) {
         frame.previous = nullptr;
         frame.next = head;
         if (head != nullptr) head->previous = &frame;
         head = &frame;
     }
-    void unlink_frame(ChunkFrame& frame) {
-        if (frame.free_count == 0) return;
-        if (frame.previous != nullptr) {
-            frame.previous->next = frame.next;
-        } else {
-            (partial_frames_ == &frame ? partial_frames_ : free_frames_) = frame.next;
-        }
+    void unlink_frame(ChunkFrame& frame, ChunkFrame*& head) {
+        (frame.previous != nullptr ? frame.previous->next : head) = frame.next;
         if (frame.next != nullptr) frame.next->previous = frame.previous;
-        frame.next = frame.previous = nullptr;
+    }
+    /// Accounts for pages that became free and the pool's (or, below 0, ceased to be), and keeps the frame in its list.
+    void count(ChunkFrame& frame, int free, int owned) {
+        ChunkFrame** const before = list_of(frame);
+        frame.free_count = static_cast<std::uint16_t>(frame.free_count + free);
+        frame.owned_count = static_cast<std::uint16_t>(frame.owned_count + owned);
+        ChunkFrame** const after = list_of(frame);
+        if (before != after) {
+            if (before != nullptr) unlink_frame(frame, *before);
+            if (after != nullptr) link_frame(frame, *after);
+        }
+        set_free(free_ + static_cast<std::uint64_t>(std::int64_t{free}));
+        statistics_.owned += static_cast<std::uint64_t>(std::int64_t{owned});
     }
 
     /// Up to `most` pages of the frame that is next to be used up; returns how many.
     unsigned pop(PhysAddr* pages, unsigned most) {
         ChunkFrame* const frame = partial_frames_ != nullptr ? partial_frames_ : free_frames_;
         if (frame == nullptr) return 0;
-        unlink_frame(*frame);
-        unsigned count = 0;
-        for (unsigned word = 0; count < most && frame->free_count != 0; ++word) {
-            std::uint64_t left = frame->free[word];
-            for (; left != 0 && count < most; left &= left - 1, --frame->free_count) {
-                const unsigned index = word * 64 + static_cast<unsigned>(__builtin_ctzll(left));
-                pages[count++] = PhysAddr{(frame->number << frame_shift) + bytes_of(index)};
-            }
-            __atomic_store_n(&frame->free[word], left, __ATOMIC_RELAXED);
+        const unsigned taken = most < frame->free_count ? most : frame->free_count;
+        PhysAddr of_word{frame->number << frame_shift};
+        unsigned found = 0;
+        for (std::uint64_t* word = frame->free; found != taken; ++word, of_word = of_word + bytes_of(64)) {
+            std::uint64_t left = *word;
+            if (left == 0) continue;
+            for (; left != 0 && found != taken; left &= left - 1)
+                pages[found++] = of_word + bytes_of(static_cast<unsigned>(__builtin_ctzll(left)));
+            __atomic_store_n(word, left, __ATOMIC_RELAXED);
         }
-        link_frame(*frame);
-        set_free(free_ - count);
+        count(*frame, -static_cast<int>(taken), 0);
         if (free_ < statistics_.low_water) statistics_.low_water = free_;
-        return count;
+        return taken;
     }
     void push(PhysAddr pa) {
         ChunkFrame* const frame = find(pa);
         const unsigned index = index_of(pa);
         if (frame == nullptr || bit(frame->free, index)) return; // given twice by somebody; the first time counts
-        unlink_frame(*frame);
-        set(frame->free, index);
-        ++frame->free_count;
-        link_frame(*frame);
-        set_free(free_ + 1);
+        attach(*frame, index, 1);
     }
 
     /// One refill or adoption at a time: it takes the tables that its own change may need out of the pool first, and
@@ -496,23 +481,48 @@ private:
         Magazine<Lock>& magazine = magazines_[cpu];
         platform_.acquire(magazine.lock);
         const bool got = magazine.count != 0;
+        if (got) [[likely]]
+            pa = magazine.pages[--magazine.count];
+        platform_.release(magazine.lock);
+        return got;
+    }
+    /// The same out of the pool's lists. A few pages more, of those above the reserve, are set aside for this CPU's
+    /// next requests. `refilling` tells whether another CPU is at it.
+    [[nodiscard]] bool load_magazine(std::size_t cpu, unsigned floor, PhysAddr& pa, bool& refilling) {
+        constexpr unsigned batch = Magazine<Lock>::capacity / 2;
+        Magazine<Lock>& magazine = magazines_[cpu];
+        platform_.acquire(magazine.lock);
+        platform_.acquire(lock_);
+        if (magazine.count == 0 && free_ > floor) {
+            const std::uint64_t half = free_ > reserves() ? (free_ - reserves()) / 2 : 0; // for others there is as much
+            magazine.count = pop(magazine.pages, 1 + (half < batch ? static_cast<unsigned>(half) : batch));
+        }
+        refilling = refilling_;
+        platform_.release(lock_);
+        const bool got = magazine.count != 0;
         if (got) pa = magazine.pages[--magazine.count];
         platform_.release(magazine.lock);
         return got;
     }
-    /// With the pool's lock held: sets a few pages aside for the next requests of this CPU, if there are plenty.
-    void load_magazine(std::size_t cpu) {
-        constexpr unsigned batch = Magazine<Lock>::capacity / 2;
-        if (free_ < reserves() + 2 * batch) return;
-        PhysAddr pages[batch];
-        unsigned n = pop(pages, batch);
-        platform_.release(lock_); // lock order: a magazine's before the pool's
-        Magazine<Lock>& magazine = magazines_[cpu];
-        platform_.acquire(magazine.lock);
-        while (n != 0 && magazine.count != Magazine<Lock>::capacity) magazine.pages[magazine.count++] = pages[--n];
-        platform_.release(magazine.lock);
-        platform_.acquire(lock_);
-        while (n != 0) push(pages[--n]);
+    [[nodiscard, gnu::noinline]] Result<void> take_from_pool(PageUse use, std::size_t cpu, PhysAddr& pa) {
+        const unsigned floor = floor_for(use);
+        for (bool drained = omits(Omission::pool_drain);;) {
+            bool refilling = false;
+            if (load_magazine(cpu, floor, pa, refilling)) return {};
+            bool other = false;
+            Result<void> refilled = Error::needing(reasons::reserve_at_floor, 1);
+            if (use != PageUse::atomic) {
+                if (refilling) { // by another CPU; it always ends
+                    platform_.relax();
+                    continue;
+                }
+                refilled = try_refill(other);
+                if (refilled || other) continue;
+            }
+            if (drained) return refilled;
+            drain_magazines(); // free pages may still wait there
+            drained = true;
+        }
     }
 
     /// A chunk from the source gets its attributes, then its pages are free.
@@ -544,7 +554,7 @@ private:
         } else if (c == 1) {
             frame.sixteens = on ? frame.sixteens | 1u << (index / 16) : frame.sixteens & ~(1u << (index / 16));
         } else {
-            assign(frame.fours, index / 4, on);
+            assign(frame.fours, index / 4, 1, on);
         }
     }
     /// The class of the chunk that page `index` of the frame was taken with; 3: none, it was adopted or isn't ours.
@@ -587,11 +597,8 @@ private:
     }
     void detach(ChunkFrame& frame, unsigned first, unsigned pages, FreePart& part) {
         part = {PhysAddr{frame.number << frame_shift} + bytes_of(first), first, pages};
-        unlink_frame(frame);
-        for (unsigned i = first; i < first + pages; ++i) clear(frame.free, i);
-        frame.free_count = static_cast<std::uint16_t>(frame.free_count - pages);
-        set_free(free_ - pages);
-        link_frame(frame);
+        assign(frame.free, first, pages, false);
+        count(frame, -static_cast<int>(pages), 0);
     }
     /// A detached part gets ordinary attributes and goes, chunk by chunk as it came; or it is attached again. Returns
     /// how many pages went.
@@ -611,12 +618,9 @@ private:
             platform_.acquire(lock_);
             const unsigned c = class_of(frame, i), pages = chunk_pages[c];
             mark_chunk(frame, i, c, false);
-            for (unsigned page = i; page < i + pages; ++page) clear(frame.owned, page);
-            unlink_frame(frame); // the rest of it may now be wholly free
-            frame.owned_count = static_cast<std::uint16_t>(frame.owned_count - pages);
-            link_frame(frame);
+            assign(frame.owned, i, pages, false);
+            count(frame, 0, -static_cast<int>(pages)); // the rest of it may now be wholly free
             forget_if_empty(frame);
-            statistics_.owned -= pages;
             ++statistics_.given_back;
             platform_.release(lock_);
             source_.give_chunk(part.start + bytes_of(i - part.first), bytes_of(pages));

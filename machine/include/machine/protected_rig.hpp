@@ -210,15 +210,12 @@ public:
         if (ready_) ready_ = pool_.become_table_source();
         if (!ready_) return;
         Machine& machine = rig.machine();
-        rig.platform().source = {[this, &machine](PhysAddr& pa, bool atomic) {
-                                     auto page = pool_.take(atomic ? PageUse::atomic : PageUse::split, machine.cpu());
-                                     if (page) pa = page.value();
-                                     return page.ok();
-                                 },
-                                 [this, &machine](PhysAddr pa) {
-                                     if (!pool_.give(pa, machine.cpu()))
-                                         machine.report("P4 all or nothing", "a table that nobody owns", pa.value());
-                                 }};
+        rig.platform().source = {
+            [this, &machine](PhysAddr& pa, bool atomic) { return pool_.take_table(pa, atomic, machine.cpu()); },
+            [this, &machine](PhysAddr pa) {
+                if (!pool_.give(pa, machine.cpu()))
+                    machine.report("P4 all or nothing", "a table that nobody owns", pa.value());
+            }};
         std::set<std::uint64_t> in_use{rig.map().root().value()};
         machine.for_each_word([&](std::uint64_t, unsigned, std::uint64_t word) {
             const Descriptor d = Descriptor::from_bits(word); // a table's descriptor looks the same at every level
@@ -367,9 +364,7 @@ private:
         if (ready_) ready_ = pool_->become_table_source();
         if (!ready_) return;
         platform_.source.take = [this](PhysAddr& pa, bool atomic) {
-            auto page = pool_->take(atomic ? PageUse::atomic : PageUse::split, machine_.cpu());
-            if (page) pa = page.value();
-            return page.ok();
+            return pool_->take_table(pa, atomic, machine_.cpu());
         };
         platform_.source.give = [this](PhysAddr pa) {
             if (!pool_->give(pa, machine_.cpu()))
