@@ -17,8 +17,8 @@ struct alignas(128) Cpu {
     unsigned lock_depth = 0;            ///< spin locks held
     std::uint64_t saved_interrupts = 0; ///< the mask from before the outermost of them
     std::uint64_t ticks = 0;            ///< timer interrupts taken
-    unsigned write_sections = 0;        ///< open around this point, one inside of the other (overlays.hpp)
-    std::uint64_t key_register = 0;     ///< with emulated overlays: POR_EL1
+    /// Without overlays: what stands in for POR_EL1 (overlays.hpp). Exceptions look at it.
+    volatile std::uint64_t key_register = 0;
 };
 
 extern Cpu cpus[max_cpus];

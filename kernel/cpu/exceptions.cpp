@@ -111,7 +111,7 @@ void use_exception_vectors() {
 using namespace directmap::kernel;
 
 extern "C" void handle_synchronous(ExceptionFrame& frame, unsigned) {
-    const overlays::OutsideOfSections keys;
+    const overlays::Sections::Exception outside_of_sections;
     if (!take_expected_fault(frame)) report(frame, "unexpected ");
 }
 

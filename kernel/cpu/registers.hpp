@@ -42,10 +42,8 @@ DIRECTMAP_REGISTER(tcr_el1)
 DIRECTMAP_REGISTER(tpidr_el1)
 DIRECTMAP_REGISTER(ttbr0_el1)
 DIRECTMAP_REGISTER(ttbr1_el1)
-// Too new for the assembler's names.
+// Too new for the assembler to know its name.
 DIRECTMAP_ENCODED_READABLE_REGISTER(id_aa64mmfr3_el1, "s3_0_c0_c7_3")
-DIRECTMAP_ENCODED_REGISTER(por_el1, "s3_0_c10_c2_4")
-DIRECTMAP_ENCODED_REGISTER(tcr2_el1, "s3_0_c2_c0_3")
 
 /// A field of an identification register: the four bits from `shift` on.
 [[nodiscard]] constexpr unsigned id_field(std::uint64_t value, unsigned shift) {

@@ -90,7 +90,7 @@ void sleep_unless(bool (*awake)(const void*), const void* context) {
 using namespace directmap::kernel;
 
 extern "C" void handle_interrupt(ExceptionFrame& frame, unsigned) {
-    const overlays::OutsideOfSections keys;
+    const overlays::Sections::Exception outside_of_sections;
     Cpu& cpu = this_cpu();
     if (cpu.lock_depth != 0) fail("CPU {} was interrupted at {} while it held a lock", cpu.index, Hex{frame.pc});
     const std::uint32_t acknowledged = controller.acknowledge();

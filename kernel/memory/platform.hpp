@@ -80,15 +80,15 @@ public:
     // Table pages. The pool never sleeps, so an atomic caller is served like any other.
     [[nodiscard]] bool take_table(PhysAddr& pa, bool) { return pool_.take(pa); }
     void give_table(PhysAddr pa) {
-        begin_table_writes(); // the pool links free pages through their first words
+        const bool was_open = begin_table_writes(); // the pool links free pages through their first words
         pool_.give(pa);
-        end_table_writes();
+        end_table_writes(was_open);
     }
     [[nodiscard]] bool tables_mapped_here() const { return live_; }
 
     // Protected tables.
-    void begin_table_writes() { overlays::begin_writing(); }
-    void end_table_writes() { overlays::end_writing(); }
+    [[gnu::always_inline]] bool begin_table_writes() { return overlays::Sections::begin(); }
+    [[gnu::always_inline]] void end_table_writes(bool was_open) { overlays::Sections::end(was_open); }
 
     // Lock-free walkers. An interrupt between reading the slot and entering it nests properly: it leaves as it came.
     void walker_enter() { epochs_.enter(this_cpu().index); }

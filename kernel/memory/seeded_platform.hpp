@@ -76,11 +76,11 @@ public:
         if (fault_ == Fault::open_interrupts) unmask_interrupts();
     }
     void release(Lock& lock) { lock.release(); }
-    void begin_table_writes() {
-        if (fault_ != Fault::no_write_sections) ArmPlatform::begin_table_writes();
+    [[gnu::always_inline]] bool begin_table_writes() {
+        return fault_ == Fault::no_write_sections || ArmPlatform::begin_table_writes();
     }
-    void end_table_writes() {
-        if (fault_ != Fault::no_write_sections && fault_ != Fault::open_sections) ArmPlatform::end_table_writes();
+    [[gnu::always_inline]] void end_table_writes(bool was_open) {
+        if (fault_ != Fault::open_sections) ArmPlatform::end_table_writes(was_open);
     }
 
 private:

@@ -56,12 +56,12 @@ void play_keys(Stage& stage) {
     on_all_cpus([&](unsigned) {
         if (!probe_load(va).faulted) stage.tally.count_access();
         check_store(stage, va, false);
-        overlays::begin_writing();
+        const bool outer = overlays::Sections::begin();
         check_store(stage, va, true);
-        overlays::begin_writing(); // they nest
-        overlays::end_writing();
+        const bool inner = overlays::Sections::begin(); // they nest
+        overlays::Sections::end(inner);
         check_store(stage, va, true);
-        overlays::end_writing();
+        overlays::Sections::end(outer);
         check_store(stage, va, false);
     });
 
@@ -69,12 +69,12 @@ void play_keys(Stage& stage) {
     if (interrupts_available()) {
         tick_check = {va};
         set_tick_handler(check_in_tick);
-        overlays::begin_writing();
+        const bool was_open = overlays::Sections::begin();
         __atomic_store_n(&tick_check.section, true, __ATOMIC_RELAXED);
         wait_until([] { return __atomic_load_n(&tick_check.inside_of_section, __ATOMIC_ACQUIRE) >= 3; });
         __atomic_store_n(&tick_check.section, false, __ATOMIC_RELAXED);
         check_store(stage, va, true);
-        overlays::end_writing();
+        overlays::Sections::end(was_open);
         set_tick_handler(nullptr);
         if (tick_check.wrong) fail("an interrupt could write page tables");
         stage.tally.count_change();
