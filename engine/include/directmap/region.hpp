@@ -62,8 +62,9 @@ struct Counters {
 /// 7. Whoever holds a lock waits for nothing but the end of an invalidation; whoever may sleep, for tables, holds none.
 ///    An atomic caller's tables are set aside, under a lock of their own. (A sleeps for memory with the lock held; B
 ///    spins for it with interrupts off, on the CPU that A needs.)
+/// A region shares no cache line with another: CPUs that change different ones don't take lines from each other (P11).
 template <class Lock>
-struct Region {
+struct alignas(64) Region {
     Lock lock{};
     std::uint32_t leaves[6] = {};  ///< by leaf size, in the order of Geometry::leaf_sizes
     PhysAddr table{};              ///< holds the region's root-side entries, since build; 0 where no RAM is
