@@ -441,6 +441,24 @@ TEST(Protect, APageWhoseInvalidationIsStillOwedIsFlushedWhenItChangesAgain) {
     }
 }
 
+TEST(Protect, ADeferredFlushIsCountedWhenItIsDone) { // P12
+    Rig4K rig{four_gib()};
+    ASSERT_TRUE(rig.prepare(one_page));
+    auto owed = rig.map().protect_deferred(one_page, read_only);
+    ASSERT_TRUE(owed);
+    const Counters before = rig.map().statistics().counters;
+    EventLog log;
+    rig.machine().record_to(log.sink());
+    owed.value().complete();
+    const Counters after = rig.map().statistics().counters;
+    EXPECT_EQ(after.rounds, before.rounds + 1);
+    EXPECT_EQ(after.invalidations, before.invalidations + 1);
+    EXPECT_EQ(after.barriers, before.barriers + 1);
+    EXPECT_EQ(log.order(), "config invalidate barrier_complete barrier_context acquire release") << "and it was done";
+    owed.value().complete(); // nothing is owed any more
+    EXPECT_EQ(rig.map().statistics().counters.rounds, after.rounds);
+}
+
 TEST(Protect, MakingALeafValidNeedsABarrierAndNoInvalidation) {
     Rig4K rig{four_gib()};
     ASSERT_TRUE(rig.prepare(one_page));

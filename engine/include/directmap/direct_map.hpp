@@ -307,6 +307,7 @@ public:
     /// Sums the regions' accounts. Exact while nothing changes.
     [[nodiscard]] Statistics statistics() const {
         Statistics s;
+        s.counters = deferred_;
         for (const RegionState& region : core_.regions) {
             for (unsigned i = 0; i < G::leaf_sizes.count; ++i) s.leaves[i] += region.leaves[i];
             s.counters += region.counters;
@@ -377,11 +378,18 @@ private:
         (void)collapse_range(core_, range, ~std::uint64_t{0}, progress);
     }
 
-    void flush_deferred(Span<const StaleRange> stale) {
-        (void)flush(core_.platform, stale, core_.flush_ceiling, core_.gate.invalidate_twice());
+    [[gnu::noinline]] void flush_deferred(Span<const StaleRange> stale) {
+        if (stale.empty()) return;
+        const FlushCost cost = flush(core_.platform, stale, core_.flush_ceiling, core_.gate.invalidate_twice());
+        core_.platform.acquire(core_.reclaim_lock);
+        deferred_.invalidations += cost.invalidations;
+        deferred_.barriers += cost.barriers;
+        ++deferred_.rounds;
+        core_.platform.release(core_.reclaim_lock);
     }
 
     Core<F, P> core_;
+    Counters deferred_{}; ///< of flushes that no region did, under the reclaim lock
 };
 
 template <Format F, Platform P>
