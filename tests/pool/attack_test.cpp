@@ -66,6 +66,9 @@ TEST(TableAttack, AWriteToEveryKindOfTablePageFaults) {
     expect_protected(rig, cached, "a page that was handed out");
     ASSERT_TRUE(rig.give(cached));
     expect_protected(rig, cached, "a page in a magazine");
+    ASSERT_TRUE(rig.map().set_aside()); // those next: from the magazine, and more
+    EXPECT_GT(rig.map().statistics().set_aside, 0u);
+    expect_protected(rig, cached, "a page set aside for atomic callers");
     rig.pool().drain_magazines();
     expect_protected(rig, cached, "a free page");
     unsigned owned = 0;
@@ -189,6 +192,49 @@ TEST(TableAttack, ACallerCantMakeATablePageWritableOrGiveItAnotherKey) {
     EXPECT_EQ(rig.check(0), "");
 }
 
+TEST(TableAttack, ACallerCantGiveAPageThatItTookFromThePoolAnotherKey) {
+    ToyRig rig{stage_of<Toy>().config};
+    const PhysRange mine{rig.take(PageUse::normal).value(), page};
+    for (const Change change : {Change{}.key(0), Change{}.key(2), Change{}.writable(false), Change{}.valid(false)}) {
+        auto r = rig.map().ToyRig::Map::Base::protect(mine, change);
+        ASSERT_FALSE(r);
+        EXPECT_EQ(r.error().code(), ErrorCode::incompatible);
+    }
+    expect_protected(rig, mine.start, "a page that was handed out");
+    EXPECT_EQ(rig.check(1), "");
+}
+
+TEST(TableAttack, ACallerCantPinATablePageAndFlipIt) {
+    const PoolStage stage = stage_of<Toy>();
+    ToyRig rig{stage.config};
+    ASSERT_TRUE(rig.protect({stage.user.start + 5 * page, page}, Change{}.writable(false)));
+    for (const auto& [level, tables] : tables_of(rig)) {
+        for (const PhysAddr pa : tables) {
+            auto pinned = rig.map().prepare({pa, page});
+            ASSERT_FALSE(pinned) << "level " << level;
+            EXPECT_EQ(pinned.error().code(), ErrorCode::incompatible);
+            EXPECT_FALSE(rig.map().flip(pa, false));
+        }
+    }
+    EXPECT_EQ(rig.check(0), "");
+}
+
+TEST(TableAttack, ACallerCantFlipATablePageThatWasBuiltAsAPage) { // in a zone of fixed size it passes for pinned
+    const PoolStage stage = stage_of<Toy>();
+    const PhysAddr table = stage.user.start + 5 * page;
+    RigConfig config;
+    config.ram = {{{stage.config.ram.start, stage.config.ram.size}, {}},
+                  {{stage.config.ram.end(), 0x40000}, Attributes{}.with_key(1)}}; // the map's own tables
+    config.zones = {{{table, page}, ZoneKind::fixed_size, true, Attributes{}.with_key(1)}};
+    config.table_key = 1;
+    Rig<Toy> rig{config};
+    ASSERT_TRUE(rig.built()) << rig.built().error().reason();
+    auto r = rig.map().flip(table, false);
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code(), ErrorCode::incompatible);
+    EXPECT_TRUE(rig.map().translate(table).value().attributes.valid());
+}
+
 TEST(TableAttack, ACallerCantPassItsOwnPagesOffAsPageTables) {
     const PoolStage stage = stage_of<Toy>();
     ToyRig rig{stage.config};
@@ -213,16 +259,19 @@ TEST(TableAttack, AnAliasOfATablePageInAnotherMapCantBeMadeWritableEither) {
     second.table_key = 1;
     Rig<Toy> alias{second};
     ASSERT_TRUE(alias.built()) << alias.built().error().reason();
+    alias.machine().enforce_keys();
     unsigned tried = 0;
     for (const auto& [level, tables] : tables_of(rig)) {
         for (const PhysAddr pa : tables) {
             EXPECT_EQ(alias.map().translate(pa).value().attributes.key(), 1u);
+            EXPECT_FALSE(alias.machine().reach(0, pa, true, false).may_succeed) << "a write through the alias";
             for (const Change change : {Change{}.key(0), Change{}.writable(true).key(2), Change{}.executable(true)}) {
                 auto r = alias.protect({pa, page}, change);
                 ASSERT_FALSE(r);
                 EXPECT_EQ(r.error().code(), ErrorCode::incompatible);
                 ++tried;
             }
+            EXPECT_FALSE(alias.machine().reach(0, pa, true, false).may_succeed) << "afterwards";
         }
     }
     EXPECT_GE(tried, 9u);

@@ -201,7 +201,7 @@ public:
 
     /// Makes a page that `prepare` has pinned invalid, or valid again, with one store: no lock, no table, any context.
     /// The page's owner calls it, one CPU at a time for each page. When it returns, no CPU reaches an invalid page any
-    /// more. Errors: invalid_argument, not_mapped, unsupported (not pinned).
+    /// more. Errors: invalid_argument, not_mapped, unsupported (not pinned), incompatible (a page table).
     [[nodiscard]] Result<void> flip(PhysAddr page, bool valid) {
         if (!page.aligned(G::page_size) || !core_.span.contains(page)) return Error{reasons::foreign_page, page};
         return flip_page(core_, page, valid);
