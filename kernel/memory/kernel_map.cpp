@@ -64,7 +64,9 @@ void plan_memory(const Machine& machine, bool tolerates) {
     if (pool.empty()) pool = plan.take(table_bytes, page_size);
     if (pool.empty())
         fail("no {} KiB in one piece for page tables, with {} KiB free", table_bytes >> 10, plan.free_bytes() >> 10);
-    memory.tables.use(pool, 0);
+    const PhysRange notes = plan.take(align_up(MapTables::notes_for(pool.size), page_size), page_size);
+    if (notes.empty()) fail("no memory for what the table pool notes");
+    memory.tables.use(pool, notes);
     // All tables there will ever be have their key from the start: none is linked without it, and none splits the map.
     if (overlays::enabled() && !plan.give_key(pool, overlays::table_key))
         fail("no room to note the key of page tables");
@@ -88,7 +90,7 @@ void map_table_pool() {
 /// The image and the device window are seen through the new root as well: their root entries are copied. They lie in
 /// the half that the direct map doesn't use.
 void link_image_into(PhysAddr root) {
-    std::uint64_t* const table = memory.tables.pointer(root);
+    std::uint64_t* const table = memory.platform->table(root);
     for (unsigned i = 0; i < Geometry::root_entries; ++i) {
         if (image_root.descriptors[i] != 0) table[i] = image_root.descriptors[i];
     }
@@ -111,13 +113,13 @@ void start_direct_map(const Machine& machine) {
 
     const auto fault = SeededPlatform::fault_named(machine.command_line.fault);
     if (!fault) refuse("unknown fault: {}", Quoted{machine.command_line.fault});
-    auto* const platform = new (platform_storage.bytes)
-        SeededPlatform{memory.tables, {features.range_invalidation, features.level_hints}, *fault};
+    auto* const platform =
+        new (platform_storage.bytes) SeededPlatform{{features.range_invalidation, features.level_hints}, *fault};
     memory.platform = platform;
+    memory.tables.start_early(*platform);
+    const unsigned table_key = overlays::enabled() ? overlays::table_key : 0;
     memory.map = new (map_storage.bytes)
-        KernelMap{*platform,
-                  {.offset = direct_map_offset, .table_key = overlays::enabled() ? overlays::table_key : 0},
-                  {regions, max_regions}};
+        KernelMap{*platform, {.offset = direct_map_offset, .table_key = table_key}, {regions, max_regions}};
 
     std::optional<InstructionMeter> meter;
     if (InstructionMeter::available()) meter.emplace();
@@ -129,13 +131,13 @@ void start_direct_map(const Machine& machine) {
     }
     link_image_into(memory.map->root());
     use_upper_tables(memory.map->root());
-    memory.tables.move(direct_map_offset);
-    platform->set_live();
+    platform->set_live(direct_map_offset);
     drop_lower_tables();
 
     if (const auto admitted = memory.map->admit(capabilities); !admitted) {
         fail("the boot CPU was not admitted: {}", admitted.error().reason());
     }
+    memory.tables.start_pool(*memory.map, *platform, table_key);
 }
 
 void enter_direct_map() {

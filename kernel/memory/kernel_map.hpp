@@ -5,13 +5,10 @@
 
 #include "boot/machine.hpp"
 #include "directmap/directmap.hpp"
-#include "memory/granule.hpp"
-#include "memory/seeded_platform.hpp"
+#include "memory/map_tables.hpp"
 #include "pure/memory_plan.hpp"
 
 namespace directmap::kernel {
-
-using KernelMap = DirectMap<Format, SeededPlatform>;
 
 /// The map and what belongs to it.
 struct Memory {
@@ -20,7 +17,7 @@ struct Memory {
     MemoryPlan plan;
     Mapping mapping = Mapping::largest;
     PhysRange page_zone; ///< with map=zoned: mapped by pages
-    TablePool tables;
+    MapTables tables;
     std::optional<std::uint64_t> build_instructions; ///< where they can be counted
 
     [[nodiscard]] std::uint64_t va(PhysAddr pa) const { return map->virt(pa).value(); }

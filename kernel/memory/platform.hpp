@@ -12,7 +12,7 @@
 #include "directmap/epochs.hpp"
 #include "directmap/platform.hpp"
 #include "directmap/table_memory.hpp"
-#include "memory/table_pool.hpp"
+#include "memory/table_source.hpp"
 
 namespace directmap::kernel {
 
@@ -26,13 +26,19 @@ public:
         bool level_hints = false;        ///< FEAT_TTL
     };
 
-    explicit ArmPlatform(TablePool& pool, Features features) : pool_{pool}, features_{features} {}
+    explicit ArmPlatform(Features features) : features_{features} {}
 
+    void take_tables_from(TableSource& source) { source_ = &source; }
+    /// What turns a table's physical address into one that this CPU can use.
+    void reach_tables_at(std::uint64_t va_offset) { va_offset_ = va_offset; }
     /// The map is live: tables are reached through it from now on.
-    void set_live() { live_ = true; }
+    void set_live(std::uint64_t va_offset) {
+        va_offset_ = va_offset;
+        live_ = true;
+    }
 
     // Table memory: the rest comes from DefaultTableMemory.
-    Table table(PhysAddr pa) { return pool_.pointer(pa); }
+    Table table(PhysAddr pa) { return reinterpret_cast<Table>(pa.value() + va_offset_); }
     /// Nobody reads these tables yet, so plain stores will do, which the compiler pairs.
     void fill(Table table, unsigned first, unsigned count, Descriptor value, std::uint64_t step) {
         std::uint64_t* word = table + first;
@@ -77,13 +83,9 @@ public:
     void acquire(Lock& lock) { lock.acquire(); }
     void release(Lock& lock) { lock.release(); }
 
-    // Table pages. The pool never sleeps, so an atomic caller is served like any other.
-    [[nodiscard]] bool take_table(PhysAddr& pa, bool) { return pool_.take(pa); }
-    void give_table(PhysAddr pa) {
-        const bool was_open = begin_table_writes(); // the pool links free pages through their first words
-        pool_.give(pa);
-        end_table_writes(was_open);
-    }
+    // Table pages.
+    [[nodiscard]] bool take_table(PhysAddr& pa, bool atomic) { return source_->take(pa, atomic); }
+    void give_table(PhysAddr pa) { source_->give(pa); }
     [[nodiscard]] bool tables_mapped_here() const { return live_; }
 
     // Protected tables.
@@ -101,7 +103,8 @@ public:
     void relax() { asm volatile("yield"); }
 
 private:
-    TablePool& pool_;
+    TableSource* source_ = nullptr;
+    std::uint64_t va_offset_ = 0;
     Features features_;
     bool live_ = false;
     EpochSlot slots_[max_cpus];

@@ -29,7 +29,7 @@ public:
     /// The fault with this name; nothing if there is none.
     [[nodiscard]] static std::optional<Fault> fault_named(std::string_view name);
 
-    SeededPlatform(TablePool& pool, Features features, Fault fault) : ArmPlatform{pool, features}, fault_{fault} {}
+    SeededPlatform(Features features, Fault fault) : ArmPlatform{features}, fault_{fault} {}
 
     void store(Table table, unsigned index, Descriptor value) {
         check_section();

@@ -17,7 +17,6 @@ using MeasuredMap = DirectMap<Format, ArmPlatform>;
 constexpr std::uint64_t gib = std::uint64_t{1} << 30;
 constexpr std::size_t max_regions = 256 * gib / Geometry::region_bytes + 1;
 MeasuredMap::RegionState regions[max_regions];
-constinit TablePool tables;
 
 /// Instructions, or nothing where they can't be counted; then microseconds have to do.
 struct Cost {
@@ -78,14 +77,14 @@ private:
 /// A map of `bytes` of RAM from address 0, in tables of its own.
 class Bench {
 public:
-    Bench(Stage& stage, Report& report) : report_{report}, platform_{tables, {true, true}} {
-        tables.use(stage.arena, direct_map_offset);
+    Bench(Stage& stage, Report& report) : report_{report}, memory_{stage.arena}, platform_{{true, true}} {
+        platform_.reach_tables_at(direct_map_offset);
     }
 
     [[nodiscard]] bool room_for(std::uint64_t bytes, Mapping mapping) const {
         const RamRange ram{phys_range(0, bytes), {}};
         const Measure needs = measure<Geometry>({{&ram, 1}, {}}, direct_map_offset, mapping);
-        return (needs.tables + 2 * Geometry::worst_tables) * page_size <= tables.range().size;
+        return (needs.tables + 2 * Geometry::worst_tables) * page_size <= memory_.size;
     }
     void build(std::uint64_t bytes, Mapping mapping) {
         if (!room_for(bytes, mapping)) {
@@ -93,12 +92,13 @@ public:
             return;
         }
         const Cost cost = start_over(bytes, mapping);
-        report_.add(mapping == Mapping::largest ? "build, large" : "build, by pages", bytes, cost, 1, tables.in_use());
+        report_.add(mapping == Mapping::largest ? "build, large" : "build, by pages", bytes, cost, 1,
+                    tables_->in_use());
     }
 
     /// A new map; what was there is forgotten.
     Cost start_over(std::uint64_t bytes, Mapping mapping) {
-        tables.use(tables.range(), direct_map_offset);
+        platform_.take_tables_from(tables_.emplace(platform_, memory_));
         for (auto& region : regions) region = {};
         const RamRange ram{phys_range(0, bytes), {}};
         map_ = new (storage_) MeasuredMap{platform_, {.offset = direct_map_offset}, {regions, max_regions}};
@@ -113,7 +113,9 @@ public:
 
 private:
     Report& report_;
+    PhysRange memory_;
     ArmPlatform platform_;
+    std::optional<EarlySource<ArmPlatform>> tables_;
     MeasuredMap* map_ = nullptr;
     alignas(MeasuredMap) static inline unsigned char storage_[sizeof(MeasuredMap)];
 };
