@@ -11,6 +11,11 @@ if(DIRECTMAP_WERROR)
   target_compile_options(directmap_warnings INTERFACE -Werror)
 endif()
 
+# What is built names source files as they are called below the source folder (the machine's record of events shows some): the
+# folder itself is nobody else's business, and where the source lies changes no byte of a release. Builds with debug information
+# keep whole names in it, for debuggers and sanitizers.
+add_compile_options("$<IF:$<CONFIG:Release>,-ffile-prefix-map,-fmacro-prefix-map>=${PROJECT_SOURCE_DIR}/=")
+
 # A sanitizer must see every translation unit of a program, so it is a property of the build and not of a target.
 if(DIRECTMAP_SANITIZE)
   add_compile_options(-fsanitize=${DIRECTMAP_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
