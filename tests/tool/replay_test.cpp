@@ -56,12 +56,7 @@ ReplayConfig config_of(std::vector<Policy> policies, unsigned granule_shift = 12
     PlanRequest request;
     request.translation.granule_shift = granule_shift;
     const Plan plan = make_plan(map, request);
-    ReplayConfig config;
-    config.translation = plan.translation;
-    config.offset = plan.offset;
-    config.source = "test";
-    config.ram = plan.ram;
-    config.tables_by_pages = plan.pages.tables;
+    ReplayConfig config(machine_of(map, plan, 4, 3));
     config.policies = std::move(policies);
     config.core = read_tlb_core(default_tlb_core);
     return config;

@@ -341,7 +341,7 @@ void register_boot(CLI::App& app, int& exit_code) {
         ->capture_default_str();
     command->add_option("--granule", options->granule, "Page size: 4k, 16k or 64k")
         ->type_name("SIZE")
-        ->transform(one_of({"4k", "16k", "64k"}))
+        ->transform(one_of(page_size_words()))
         ->capture_default_str();
     command
         ->add_option("--map", options->map,

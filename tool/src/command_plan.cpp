@@ -87,8 +87,7 @@ MemoryMapFormat format_of(const std::string& word) {
 
 PlanRequest request_of(const Options& options) {
     PlanRequest request;
-    const unsigned granule_shift = options.granule == "4k" ? 12 : options.granule == "16k" ? 14 : 16;
-    request.translation = {granule_shift, options.va_bits, options.contiguous_top};
+    request.translation = {page_shift_of(options.granule), options.va_bits, options.contiguous_top};
     if (!options.offset.empty()) {
         Scanner scanner(options.offset);
         std::uint64_t offset = 0;
@@ -316,7 +315,7 @@ void register_plan(CLI::App& app, int& exit_code) {
         ->capture_default_str();
     plan->add_option("--granule", options->granule, "Page size: 4k, 16k or 64k")
         ->type_name("SIZE")
-        ->transform(one_of({"4k", "16k", "64k"}))
+        ->transform(one_of(page_size_words()))
         ->capture_default_str();
     plan->add_option("--va-bits", options->va_bits,
                      "Bits of virtual address that the map has:\n39, 48, 52 (4k), 47, 48, 52 (16k), 42, 48, 52 (64k)")

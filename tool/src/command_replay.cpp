@@ -139,7 +139,7 @@ std::uint64_t size_option(const char* option, const std::string& text) {
 
 ConvertOptions convert_options(const RecorderOptions& options) {
     ConvertOptions convert;
-    convert.page_bytes = options.page == "4k" ? 4096 : options.page == "16k" ? 16384 : 65536;
+    convert.page_bytes = std::uint64_t{1} << page_shift_of(options.page);
     convert.offset = hex_option("--offset", options.offset);
     convert.vmemmap = hex_option("--vmemmap", options.vmemmap);
     convert.struct_page_bytes = options.struct_page;
@@ -239,20 +239,10 @@ bool run_replay(const ReplayOptions& options) {
         throw InputError("TRACE", 0, "a trace is missing; 'builtin:example' is one (see directmap replay --help)");
     const MemoryMap map = read_memory_map(options.memory_map);
     PlanRequest request;
-    request.translation = {options.format == "arm64-4k"    ? 12u
-                           : options.format == "arm64-16k" ? 14u
-                                                           : 16u,
-                           options.va_bits, false};
+    request.translation = {page_shift_of(options.format), options.va_bits, false};
     const Plan plan = make_plan(map, request);
 
-    ReplayConfig config;
-    config.translation = plan.translation;
-    config.offset = plan.offset;
-    config.source = printable(map.source);
-    config.ram = plan.ram;
-    config.tables_by_pages = plan.pages.tables;
-    config.cpus = options.cpus;
-    config.bbm = options.bbm;
+    ReplayConfig config(machine_of(map, plan, options.cpus, options.bbm));
     config.zone_bytes = size_option("--zone", options.zone);
     config.trace_offset = hex_option("--offset", options.recorder.offset);
     config.policies = policies_of(options);
@@ -349,7 +339,7 @@ void add_recorder_options(CLI::App* app, RecorderOptions& options) {
         ->capture_default_str();
     app->add_option("--page", options.page, "Page size of the kernel that was recorded: 4k, 16k or 64k")
         ->type_name("SIZE")
-        ->transform(one_of({"4k", "16k", "64k"}))
+        ->transform(one_of(page_size_words()))
         ->capture_default_str();
 }
 

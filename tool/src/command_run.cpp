@@ -163,31 +163,19 @@ bool run_scenario(const Options& options) {
                          fmt::format("pools resize leaves, which --bbm {} doesn't allow", options.bbm));
     const MemoryMap map = read_memory_map(options.memory_map);
     PlanRequest request;
-    request.translation = {options.granule == "4k"    ? 12u
-                           : options.granule == "16k" ? 14u
-                                                      : 16u,
-                           options.va_bits, false};
+    request.translation = {page_shift_of(options.granule), options.va_bits, false};
     const Plan plan = make_plan(map, request);
 
-    WorkloadConfig config;
-    config.translation = plan.translation;
-    config.offset = plan.offset;
-    config.source = printable(map.source);
-    config.ram = plan.ram;
-    config.tables_large = plan.large.tables;
-    config.tables_by_pages = plan.pages.tables;
-    config.cpus = options.cpus;
-    config.bbm = options.bbm;
+    WorkloadConfig config(machine_of(map, plan, options.cpus, options.bbm));
     config.protect_tables = options.protect_tables == "on";
     config.placement = pooled ? Placement::pooled : Placement::scattered;
     config.seed = options.seed != 0 ? options.seed : scenario.seed.value_or(1);
     config.keep_dump = !options.report.empty();
-    const unsigned address_bits = plan.translation.va_bits > 48 ? 52 : 48;
-    if (scenario.shares() && plan.ram.back().end > std::uint64_t{1} << (address_bits - 1))
+    if (scenario.shares() && !config.can_share())
         throw InputError(
             printable(map.source), 0,
             fmt::format("RAM at {} reaches into bit {} of the address, which marks memory that is shared with a host",
-                        hex(plan.ram.back()), address_bits - 1));
+                        hex(plan.ram.back()), config.sharing_bit()));
     // Whatever the memory is too small for is found before anything is played.
     for (const auto& policies : {choice.shown, choice.compared})
         for (const Policy policy : policies) (void)plan_memory(scenario, config, policy);
@@ -274,7 +262,7 @@ void register_run(CLI::App& app, int& exit_code) {
         ->capture_default_str();
     run->add_option("--granule", options->granule, "Page size: 4k, 16k or 64k")
         ->type_name("SIZE")
-        ->transform(one_of({"4k", "16k", "64k"}))
+        ->transform(one_of(page_size_words()))
         ->capture_default_str();
     run->add_option("--va-bits", options->va_bits,
                     "Bits of virtual address:\n39, 48, 52 (4k), 47, 48, 52 (16k), 42, 48, 52 (64k)")

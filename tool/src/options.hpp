@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace directmap::tool {
@@ -25,6 +26,15 @@ inline CLI::Validator one_of(std::vector<std::string> words) {
             return std::string();
         },
         "", name);
+}
+
+/// The words for page sizes.
+inline std::vector<std::string> page_size_words() {
+    return {"4k", "16k", "64k"};
+}
+/// The bits of an address within a page of the size that one of them names; `4k` is also the end of `arm64-4k`.
+inline unsigned page_shift_of(std::string_view word) {
+    return word.ends_with("16k") ? 14 : word.ends_with("64k") ? 16 : 12;
 }
 
 /// The words of `one_of`, if the option has such a validator.

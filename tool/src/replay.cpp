@@ -27,10 +27,8 @@ PhysRange phys(const Range& range) {
 
 /// Memory for tables outside of RAM: a trace may change any page of RAM, that of tables included.
 Range table_pool(const ReplayConfig& config) {
-    const std::uint64_t page = std::uint64_t{1} << config.translation.granule_shift;
-    const std::uint64_t bytes = (config.tables_by_pages + spare_tables) * page;
-    // Where addresses of realms say that memory is shared with a host.
-    const std::uint64_t limit = std::uint64_t{1} << (config.translation.va_bits > 48 ? 51 : 47);
+    const std::uint64_t bytes = (config.tables_by_pages + spare_tables) * config.page_bytes();
+    const std::uint64_t limit = std::uint64_t{1} << config.sharing_bit();
     std::uint64_t at = 0;
     if (config.ram.back().end <= limit && limit - config.ram.back().end >= bytes) {
         at = config.ram.back().end;
@@ -146,13 +144,9 @@ private:
 /// One policy's map.
 class Lane {
 public:
-    Lane(const ReplayConfig& config, Policy policy)
-        : config_(config), page_(std::uint64_t{1} << config.translation.granule_shift) {
+    Lane(const ReplayConfig& config, Policy policy) : config_(config), page_(config.page_bytes()) {
         result_.policy = policy;
-        WorkbenchConfig bench;
-        bench.translation = config.translation;
-        bench.offset = config.offset;
-        bench.ram = config.ram;
+        WorkbenchConfig bench(config);
         if (policy == Policy::zoned) {
             const Range& largest =
                 *std::max_element(config.ram.begin(), config.ram.end(),
@@ -168,9 +162,7 @@ public:
         bench.mapping = mapping_of(policy);
         bench.policy = collapse_policy_of(policy);
         bench.quiet_time = quiet_milliseconds;
-        bench.cpus = config.cpus;
-        bench.bbm = config.bbm;
-        bench.realm = config.ram.back().end <= std::uint64_t{1} << (config.translation.va_bits > 48 ? 51 : 47);
+        bench.realm = config.can_share();
         bench.table_pool = table_pool(config);
         bench.tables_in_ram = false;
         bench_ = make_workbench(bench);
@@ -460,7 +452,7 @@ private:
         std::uint64_t start = event.address;
         if (is_virtual(start)) start -= config_.trace_offset.value_or(trace_.offset().value_or(config_.offset));
         const std::uint64_t bytes = event.pages * trace_.page_bytes();
-        const std::uint64_t page = std::uint64_t{1} << config_.translation.granule_shift;
+        const std::uint64_t page = config_.page_bytes();
         Range wanted{start, start + bytes};
         const bool is_physical = start < std::uint64_t{1} << max_physical_bits && wanted.end > start &&
                                  wanted.end <= std::uint64_t{1} << max_physical_bits;

@@ -13,18 +13,15 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace directmap::tool {
 
-struct ReplayConfig {
-    Translation translation;
-    std::uint64_t offset = 0; ///< of the replayed map
-    std::string source;       ///< of the memory map, for messages
-    std::vector<Range> ram;   ///< whole pages of the replayed map
-    std::uint64_t tables_by_pages = 0;
-    unsigned cpus = 4;
-    unsigned bbm = 3;
+/// The machine is the one that the trace is replayed on, not the one that it was recorded on.
+struct ReplayConfig : MachineConfig {
+    explicit ReplayConfig(MachineConfig machine) : MachineConfig(std::move(machine)) {}
+
     std::uint64_t zone_bytes = default_zone_bytes;
     /// Of the kernel that was recorded, for addresses that are virtual; by default what the trace says.
     std::optional<std::uint64_t> trace_offset;
@@ -34,8 +31,6 @@ struct ReplayConfig {
     std::uint64_t accesses = 0;       ///< counted at each moment, after as many that warm the TLBs up
     std::size_t most_moments = 40;
     bool keep_dump = false; ///< of each map at the end
-
-    [[nodiscard]] bool resizes_live() const { return bbm >= 3; }
 };
 
 /// What one policy has made of the trace, at one moment of it.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "clients.hpp"
+#include "memory_map.hpp"
 #include "plan.hpp"
 #include "range.hpp"
 
@@ -11,25 +12,45 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace directmap::tool {
 
-struct WorkbenchConfig {
+/// A machine and where its RAM is mapped: the same for whatever is played on it, under whatever policy.
+struct MachineConfig {
     Translation translation; ///< one that `make_plan` accepts, without contiguous_top
     std::uint64_t offset = 0;
-    std::vector<Range> ram;   ///< whole pages, sorted, disjoint
+    std::string source;                ///< of the memory map, for messages
+    std::vector<Range> ram;            ///< whole pages, sorted, disjoint
+    std::uint64_t tables_large = 0;    ///< that a map with large leaves takes
+    std::uint64_t tables_by_pages = 0; ///< that a map by pages takes
+    unsigned cpus = 4;
+    unsigned bbm = 3; ///< FEAT_BBM level of every CPU; from 3 on leaves may be resized while it runs
+
+    [[nodiscard]] bool resizes_live() const { return bbm >= 3; }
+    [[nodiscard]] std::uint64_t page_bytes() const { return std::uint64_t{1} << translation.granule_shift; }
+    /// The bit of a confidential guest's addresses that says that memory is shared with a host.
+    [[nodiscard]] unsigned sharing_bit() const { return translation.va_bits > 48 ? 51 : 47; }
+    /// No address of RAM has that bit.
+    [[nodiscard]] bool can_share() const { return ram.back().end <= std::uint64_t{1} << sharing_bit(); }
+};
+
+/// The machine of a plan.
+[[nodiscard]] MachineConfig machine_of(const MemoryMap& map, const Plan& plan, unsigned cpus, unsigned bbm);
+
+struct WorkbenchConfig : MachineConfig {
+    explicit WorkbenchConfig(MachineConfig machine) : MachineConfig(std::move(machine)) {}
+
     std::vector<Range> zones; ///< to be mapped by pages, and to stay so
     Mapping mapping = Mapping::largest;
     CollapsePolicy policy = CollapsePolicy::on_request;
     std::uint64_t quiet_time = 0; ///< of background collapse, in units of the machine's clock
-    unsigned cpus = 1;
-    unsigned bbm = 3;            ///< FEAT_BBM level of every CPU; from 3 on leaves may be resized while it runs
-    bool realm = false;          ///< memory can be shared with a host
-    Range table_pool;            ///< where tables are taken from
-    bool tables_in_ram = true;   ///< the pool is part of RAM, and the engine reaches its tables through the map
-    bool protect_tables = false; ///< once all CPUs are in: by a key of their own
-    machine::EventSink record;   ///< gets every event, if it is not empty
+    bool realm = false;           ///< memory can be shared with a host
+    Range table_pool;             ///< where tables are taken from
+    bool tables_in_ram = true;    ///< the pool is part of RAM, and the engine reaches its tables through the map
+    bool protect_tables = false;  ///< once all CPUs are in: by a key of their own
+    machine::EventSink record;    ///< gets every event, if it is not empty
 };
 
 /// What the map consists of, and what has happened to it.

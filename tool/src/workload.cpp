@@ -48,10 +48,6 @@ const PolicyFacts& facts_of(Policy policy) {
                          [&](const PolicyFacts& facts) { return facts.policy == policy; });
 }
 
-std::uint64_t page_size_of(const WorkloadConfig& config) {
-    return std::uint64_t{1} << config.translation.granule_shift;
-}
-
 PhysRange phys(const Range& range) {
     return phys_range(range.start, range.end);
 }
@@ -153,7 +149,7 @@ public:
     Player(const Scenario& scenario, const WorkloadConfig& config, Policy policy, WorkloadListener& listener,
            const machine::EventSink& record, const TraceSink& trace)
         : scenario_(scenario), config_(config), policy_(policy), listener_(listener), trace_(trace),
-          page_size_(page_size_of(config)), random_(config.seed), memory_(plan_memory(scenario, config, policy)),
+          page_size_(config.page_bytes()), random_(config.seed), memory_(plan_memory(scenario, config, policy)),
           source_(memory_.usable, page_size_, random_), bench_(make_workbench(bench_config(record))) {}
 
     WorkloadResult play();
@@ -234,16 +230,11 @@ private:
 };
 
 WorkbenchConfig Player::bench_config(const machine::EventSink& record) const {
-    WorkbenchConfig bench;
-    bench.translation = config_.translation;
-    bench.offset = config_.offset;
-    bench.ram = config_.ram;
+    WorkbenchConfig bench(config_);
     if (policy_ == Policy::zoned) bench.zones = {memory_.zone};
     bench.mapping = facts_of(policy_).mapping;
     bench.policy = facts_of(policy_).collapse;
     bench.quiet_time = quiet_milliseconds;
-    bench.cpus = config_.cpus;
-    bench.bbm = config_.bbm;
     bench.realm = scenario_.shares();
     bench.table_pool = memory_.table_pool;
     bench.protect_tables = config_.protect_tables;
@@ -714,7 +705,7 @@ Counters difference(const Counters& now, const Counters& before) {
 }
 
 MemoryPlan plan_memory(const Scenario& scenario, const WorkloadConfig& config, Policy policy) {
-    const std::uint64_t page = page_size_of(config);
+    const std::uint64_t page = config.page_bytes();
     const Range& largest = *std::max_element(config.ram.begin(), config.ram.end(),
                                              [](const Range& a, const Range& b) { return a.size() < b.size(); });
     MemoryPlan plan;

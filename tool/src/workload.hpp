@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace directmap::tool {
@@ -50,21 +51,13 @@ inline constexpr std::uint64_t background_budget = 1024;
 /// The zone of pages of a machine that can't resize, unless the scenario says otherwise.
 inline constexpr std::uint64_t default_zone_bytes = std::uint64_t{1} << 30;
 
-struct WorkloadConfig {
-    Translation translation;
-    std::uint64_t offset = 0;
-    std::string source;                ///< of the memory map, for messages
-    std::vector<Range> ram;            ///< whole pages
-    std::uint64_t tables_large = 0;    ///< that a map with large leaves takes
-    std::uint64_t tables_by_pages = 0; ///< that a map by pages takes
-    unsigned cpus = 4;
-    unsigned bbm = 3;
+struct WorkloadConfig : MachineConfig {
+    explicit WorkloadConfig(MachineConfig machine) : MachineConfig(std::move(machine)) {}
+
     std::uint64_t seed = 1;
     bool protect_tables = false;
     Placement placement = Placement::scattered;
     bool keep_dump = false; ///< of the map at the end
-
-    [[nodiscard]] bool resizes_live() const { return bbm >= 3; }
 };
 
 /// Where the parts of a workload's memory are.
