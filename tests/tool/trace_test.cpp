@@ -10,9 +10,13 @@
 #include <rapidcheck.h>
 #include <rapidcheck/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <fmt/format.h>
 #include <fstream>
 #include <functional>
+#include <regex>
+#include <set>
 #include <sstream>
 #include <string>
 #include <tuple>
@@ -241,6 +245,47 @@ TEST(Convert, StructPagesBecomeThePagesThatTheyDescribe) {
                 ElementsAre(Pair("calls that name a struct page (--vmemmap tells which page that is)", 4)));
 }
 
+TEST(Convert, EveryFunctionThatChangesPermissionsIsKnown) {
+    const std::string call = "(addr=0xffff888012345000, numpages=4, enable=0, page=0xffffea0000488d40, nr=2, valid=1)";
+    const std::vector<std::pair<std::string, std::string>> expected = {
+        {"set_memory_ro", "ro 0xffff888012345000 4"},
+        {"set_memory_rw", "rw 0xffff888012345000 4"},
+        {"set_memory_x", "x 0xffff888012345000 4"},
+        {"set_memory_nx", "nx 0xffff888012345000 4"},
+        {"set_memory_rox", "rox 0xffff888012345000 4"},
+        {"set_memory_rw_nx", "rwnx 0xffff888012345000 4"},
+        {"set_memory_4k", "pin 0xffff888012345000 4"},
+        {"set_memory_np", "invalid 0xffff888012345000 4"},
+        {"set_memory_p", "valid 0xffff888012345000 4"},
+        {"set_memory_valid", "invalid 0xffff888012345000 4"},
+        {"set_memory_decrypted", "shared 0xffff888012345000 4"},
+        {"set_memory_encrypted", "private 0xffff888012345000 4"},
+        {"set_direct_map_invalid_noflush", "invalid 0x12235000 1"},
+        {"set_direct_map_default_noflush", "default 0x12235000 1"},
+        {"set_direct_map_valid_noflush", "valid 0x12235000 2"},
+        {"__kernel_map_pages", "invalid 0x12235000 4"},
+    };
+    ConvertOptions options;
+    options.vmemmap = 0xffffea0000000000;
+    for (const auto& [function, event] : expected) {
+        const ReadTrace trace = convert(fmt::format(" 1.000001 |  0)  0.2 us  |  {}{};\n", function, call),
+                                        RecorderFormat::ftrace, options);
+        EXPECT_THAT(trace.lines(), ElementsAre("1.000001 " + event)) << function;
+    }
+    EXPECT_EQ(converted_functions().size(), expected.size());
+}
+
+TEST(Convert, ChangesOfMemoryTypeAreCountedAndNotConverted) {
+    const ReadTrace trace =
+        convert("  Xorg-12  [000] .....  1.000001: set_memory_wc(addr=0xffff888012345000, numpages=4) <-f\n"
+                "  Xorg-12  [000] .....  1.000002: set_memory_uc(addr=0xffff888012345000, numpages=4) <-f\n"
+                "  Xorg-12  [000] .....  1.000003: set_memory_wb(addr=0xffff888012345000, numpages=4) <-f\n"
+                "  Xorg-12  [000] .....  1.000004: _set_memory_wb(addr=0xffff888012345000, numpages=4) <-f\n");
+    EXPECT_THAT(trace.events, IsEmpty());
+    EXPECT_THAT(trace.remarks.skipped,
+                ElementsAre(Pair("calls that change a memory type, which traces don't have", 3)));
+}
+
 TEST(Convert, LinesOfTheBpftraceScriptAreRead) {
     ConvertOptions options;
     options.vmemmap = 0xffffea0000000000;
@@ -308,13 +353,20 @@ TEST(ConvertCommand, PrintsATraceThatReplayReads) {
                 HasSubstr("directmap: /nonexistent: No such file or directory"));
 }
 
-TEST(ConvertCommand, PrintsTheScriptThatRecords) {
-    const Outcome outcome = shell("$D convert-trace --script");
-    EXPECT_EQ(outcome.exit_code, 0);
-    // What it prints is what the converter reads, word for word: the format strings, filled in.
+/// The functions that a script for bpftrace asks for.
+std::set<std::string> probes_of(const std::string& script, const std::string& kind) {
+    std::set<std::string> functions;
+    const std::regex probe("(^|\n)" + kind + ":(\\w+)");
+    for (auto at = std::sregex_iterator(script.begin(), script.end(), probe); at != std::sregex_iterator(); ++at)
+        functions.insert((*at)[2]);
+    return functions;
+}
+
+/// What a script for bpftrace prints, a line for each printf of it, with `word` where it has %s for the operation.
+std::string lines_of(const std::string& script) {
     std::string lines;
-    std::istringstream script(outcome.output);
-    for (std::string line; std::getline(script, line);) {
+    std::istringstream stream(script);
+    for (std::string line; std::getline(stream, line);) {
         const std::size_t start = line.find("printf(\"");
         if (start == std::string::npos) continue;
         std::string format = line.substr(start + 8, line.find("\\n\"") - start - 8);
@@ -329,12 +381,89 @@ TEST(ConvertCommand, PrintsTheScriptThatRecords) {
         }
         lines += format + '\n';
     }
+    return lines;
+}
+
+TEST(ConvertCommand, PrintsTheScriptThatRecords) {
+    const Outcome outcome = shell("$D convert-trace --script");
+    EXPECT_EQ(outcome.exit_code, 0);
+    // What it prints is what the converter reads, word for word: the format strings, filled in.
+    const std::string lines = lines_of(outcome.output);
     ConvertOptions options;
     options.vmemmap = 0xffffea0000000000;
     const ReadTrace trace = convert(lines, RecorderFormat::bpftrace, options);
-    EXPECT_EQ(trace.events.size(), 7u) << lines;
+    EXPECT_EQ(trace.events.size(), 16u) << lines;
     EXPECT_THAT(trace.remarks.skipped, IsEmpty());
     EXPECT_FALSE(trace.remarks.partial) << trace.remarks.partial_reason;
+}
+
+TEST(ConvertCommand, TheScriptRecordsEveryFunctionThatTheConverterKnows) {
+    const std::string script = shell("$D convert-trace --script").output;
+    std::set<std::string> known;
+    for (const std::string_view name : converted_functions()) known.emplace(name);
+    EXPECT_EQ(probes_of(script, "kprobe"), known);
+    // What a call has noted for others is forgotten when it returns.
+    for (const std::string& function : probes_of(script, "kretprobe"))
+        EXPECT_TRUE(known.contains(function) || function == "find_vm_area") << function;
+}
+
+TEST(ConvertCommand, TheScriptSaysOfEachFunctionWhatTheConverterWouldSay) {
+    const std::string script = shell("$D convert-trace --script").output;
+    const std::regex probe("\nkprobe:(\\w+)\\n(?:/.*/\\n)?\\{\\n\\s*printf\\(\"directmap %llu (\\w+) (\\w+)=0x%llx");
+    std::size_t found = 0;
+    for (auto at = std::sregex_iterator(script.begin(), script.end(), probe); at != std::sregex_iterator(); ++at) {
+        ++found;
+        ConvertOptions options;
+        options.vmemmap = 0xffffea0000000000;
+        const std::string call = (*at)[1].str() + "(addr=0xffff888012345000, page=0xffffea0000488d40, numpages=4)";
+        const ReadTrace trace = convert(" 1.000001 |  0)  0.2 us  |  " + call + ";\n", RecorderFormat::ftrace, options);
+        ASSERT_EQ(trace.events.size(), 1u) << call;
+        EXPECT_EQ(operation_name(trace.events[0].operation), (*at)[2].str()) << call;
+        EXPECT_EQ(is_virtual(trace.events[0].address), (*at)[3] == "va") << call;
+    }
+    EXPECT_EQ(found, 13u); // all but the three that tell by an argument
+}
+
+TEST(ConvertCommand, TheScriptForAKernelHasNoFunctionThatTheKernelLacks) {
+    const std::string all = shell("$D convert-trace --script").output;
+    const std::string symbols = "printf 'ffffffff81347d40 T set_memory_ro\\nffffffff81347d41 t find_vm_area\\n"
+                                "0000000000000000 T __kernel_map_pages\\nffffffffc0000000 t helper\\t[module]\\n' | ";
+    const Outcome outcome = shell(symbols + "$D convert-trace --script --symbols - 2>/dev/null");
+    EXPECT_EQ(outcome.exit_code, 0);
+    EXPECT_THAT(probes_of(outcome.output, "kprobe"), ElementsAre("__kernel_map_pages", "set_memory_ro"));
+    EXPECT_THAT(probes_of(outcome.output, "kretprobe"),
+                ElementsAre("__kernel_map_pages", "find_vm_area", "set_memory_ro"));
+    EXPECT_THAT(lines_of(outcome.output), HasSubstr("count=4 by=modprobe\n"));
+    EXPECT_EQ(std::count(outcome.output.begin(), outcome.output.end(), '{'),
+              std::count(outcome.output.begin(), outcome.output.end(), '}'));
+    EXPECT_THAT(outcome.output, HasSubstr("\nEND\n{\n"));
+    EXPECT_THAT(
+        shell(symbols + "$D convert-trace --script --symbols - 2>&1 >/dev/null").output,
+        AllOf(
+            HasSubstr("directmap: left out, since standard input doesn't have them: set_direct_map_default_noflush, "),
+            Not(HasSubstr("set_memory_ro,"))));
+    // A kernel that has everything gets everything.
+    std::string rich;
+    for (const std::string_view name : converted_functions()) rich += fmt::format("0 T {}\\n", name);
+    const Outcome whole =
+        shell("printf '" + rich + "0 T find_vm_area\\n' | $D convert-trace --script --symbols - 2>&1");
+    EXPECT_EQ(whole.output, all);
+    EXPECT_THAT(shell("echo nothing | $D convert-trace --script --symbols - 2>&1").output,
+                HasSubstr("directmap: standard input:1: expected a line of /proc/kallsyms"));
+    EXPECT_THAT(shell("$D convert-trace --script --symbols /dev/null 2>&1").output,
+                HasSubstr("/dev/null: it is empty"));
+    EXPECT_THAT(shell("$D convert-trace --symbols /dev/null x 2>&1").output,
+                HasSubstr("--symbols: it is for --script"));
+}
+
+TEST(ConvertCommand, BpftraceUnderstandsTheScript) {
+    if (shell("command -v bpftrace && test \"$(id -u)\" = 0 && test -r /sys/kernel/btf/vmlinux").exit_code != 0)
+        GTEST_SKIP() << "needs bpftrace, root and a kernel with BTF";
+    // -d: nothing is attached to.
+    const Outcome outcome = shell("$D convert-trace --script > \"${TMPDIR:-/tmp}/directmap-record-$$.bt\"; "
+                                  "bpftrace -d \"${TMPDIR:-/tmp}/directmap-record-$$.bt\" 2>&1; code=$?; "
+                                  "rm -f \"${TMPDIR:-/tmp}/directmap-record-$$.bt\"; exit $code");
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.output.substr(0, 2000);
 }
 
 } // namespace

@@ -73,6 +73,7 @@ constexpr const char* convert_description =
 constexpr const char* convert_footer =
     "Examples:\n"
     "  directmap convert-trace --script > record.bt; sudo bpftrace record.bt > recorded.txt\n"
+    "  directmap convert-trace --script --symbols /proc/kallsyms > record.bt     bpftrace before 0.21\n"
     "  directmap convert-trace --from bpftrace recorded.txt > trace.txt\n"
     "  trace-cmd report | directmap convert-trace --from ftrace --offset 0xffff888000000000 - > trace.txt\n"
     "\n"
@@ -110,6 +111,7 @@ struct ConvertCommandOptions {
     std::string input;
     RecorderOptions recorder{.from = "ftrace", .offset = "", .vmemmap = "", .struct_page = 64, .page = "4k"};
     bool script = false;
+    std::string symbols;
 };
 
 void print(const std::string& text) {
@@ -299,12 +301,23 @@ bool run_replay(const ReplayOptions& options) {
     return result.kept();
 }
 
+/// The script that records; without what a kernel doesn't have if `symbols_path` says what it has.
+void print_script(const std::string& symbols_path) {
+    const auto files = embedded_files();
+    const auto script =
+        std::find_if(files.begin(), files.end(), [](const auto& file) { return file.name == "record.bt"; });
+    if (symbols_path.empty()) return print(std::string(script->text));
+    TraceInput symbols(symbols_path);
+    const RecordingScript result = script_for(script->text, read_symbols(symbols.stream(), symbols.source()));
+    print(result.text);
+    if (!result.left_out.empty())
+        std::fprintf(stderr, "directmap: left out, since %s doesn't have them: %s\n", symbols.source().c_str(),
+                     fmt::format("{}", fmt::join(result.left_out, ", ")).c_str());
+}
+
 void run_convert(const ConvertCommandOptions& options) {
-    if (options.script) {
-        for (const EmbeddedFile& file : embedded_files())
-            if (file.name == "record.bt") print(std::string(file.text));
-        return;
-    }
+    if (options.script) return print_script(options.symbols);
+    if (!options.symbols.empty()) throw InputError("--symbols", 0, "it is for --script");
     if (options.input.empty()) throw InputError("FILE", 0, "a recorder's output is missing; '-' is standard input");
     TraceInput input(options.input);
     const std::unique_ptr<TraceReader> trace = open_trace(input, options.recorder);
@@ -433,6 +446,11 @@ void register_convert_trace(CLI::App& app, int& exit_code) {
         ->capture_default_str();
     add_recorder_options(convert, options->recorder);
     convert->add_flag("--script", options->script, "Print the bpftrace script that records");
+    convert
+        ->add_option("--symbols", options->symbols,
+                     "With --script: leave out functions that this /proc/kallsyms\ndoesn't have; bpftrace before 0.21 "
+                     "refuses a script with them")
+        ->type_name("FILE");
     convert->callback([options, &exit_code] {
         run_convert(*options);
         exit_code = exit_ok;

@@ -9,6 +9,7 @@
 #include <array>
 #include <cctype>
 #include <fmt/format.h>
+#include <sstream>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -33,6 +34,8 @@ constexpr std::array functions = {
     Function{"set_memory_x", TraceOperation::executable, "addr", "numpages", ""},
     Function{"set_memory_nx", TraceOperation::not_executable, "addr", "numpages", ""},
     Function{"set_memory_rox", TraceOperation::read_only_executable, "addr", "numpages", ""},
+    Function{"set_memory_rw_nx", TraceOperation::writable_not_executable, "addr", "numpages", ""}, // riscv
+    Function{"set_memory_4k", TraceOperation::pin, "addr", "numpages", ""}, // x86-64: splits, and changes nothing else
     Function{"set_memory_np", TraceOperation::invalid, "addr", "numpages", ""},
     Function{"set_memory_p", TraceOperation::valid, "addr", "numpages", ""},
     Function{"set_memory_valid", TraceOperation::valid, "addr", "numpages", "enable"},
@@ -43,6 +46,9 @@ constexpr std::array functions = {
     Function{"set_direct_map_valid_noflush", TraceOperation::valid, "page", "nr", "valid"},
     Function{"__kernel_map_pages", TraceOperation::valid, "page", "numpages", "enable"},
 };
+
+/// They change a memory type, for which traces have no operation.
+constexpr std::array<std::string_view, 3> memory_type_functions = {"set_memory_uc", "set_memory_wc", "set_memory_wb"};
 
 constexpr bool is_word(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
@@ -164,20 +170,25 @@ private:
     bool parse_ftrace(TraceEvent& event) {
         const std::string_view line = text_;
         if (trimmed(line).starts_with('#')) return false;
-        for (const Function& function : functions) {
-            for (std::size_t at = line.find(function.name); at != std::string_view::npos;
-                 at = line.find(function.name, at + 1)) {
-                const std::size_t end = at + function.name.size();
-                const char before = at == 0 ? ' ' : line[at - 1];
-                const char behind = end == line.size() ? ' ' : line[end];
-                // Not a longer name, nor `<-caller`, nor the comment behind a function's end.
-                if (is_word(before) || is_word(behind) || before == '-' || line.substr(0, at).ends_with("<- ") ||
-                    line.substr(0, at).ends_with("/* "))
-                    continue;
-                return parse_call(event, function, line, end);
-            }
-        }
+        for (const Function& function : functions)
+            if (const auto end = end_of_call(line, function.name)) return parse_call(event, function, line, *end);
+        for (const std::string_view name : memory_type_functions)
+            if (end_of_call(line, name)) return skip("calls that change a memory type, which traces don't have");
         return false;
+    }
+
+    /// Where the function's name ends in a line about a call of it.
+    static std::optional<std::size_t> end_of_call(std::string_view line, std::string_view name) {
+        for (std::size_t at = line.find(name); at != std::string_view::npos; at = line.find(name, at + 1)) {
+            const std::size_t end = at + name.size();
+            const char before = at == 0 ? ' ' : line[at - 1];
+            const char behind = end == line.size() ? ' ' : line[end];
+            // Not a longer name, nor `<-caller`, nor the comment behind a function's end.
+            const bool other = is_word(before) || is_word(behind) || before == '-' ||
+                               line.substr(0, at).ends_with("<- ") || line.substr(0, at).ends_with("/* ");
+            if (!other) return end;
+        }
+        return std::nullopt;
     }
 
     /// `end` is where the function's name ends.
@@ -274,6 +285,59 @@ private:
 };
 
 } // namespace
+
+std::vector<std::string_view> converted_functions() {
+    std::vector<std::string_view> names;
+    for (const Function& function : functions) names.push_back(function.name);
+    return names;
+}
+
+std::set<std::string> read_symbols(std::istream& input, const std::string& source) {
+    std::set<std::string> symbols;
+    std::uint64_t number = 0;
+    for (std::string line; std::getline(input, line);) {
+        ++number;
+        std::istringstream words(line);
+        std::string kind, name;
+        std::uint64_t address = 0;
+        if (!(words >> std::hex >> address >> kind >> name) || kind.size() != 1)
+            throw InputError(source, number,
+                             fmt::format("expected a line of /proc/kallsyms, as in 'ffffffff81347d40 T set_memory_ro', "
+                                         "not '{}'",
+                                         printable(line)));
+        symbols.insert(name);
+    }
+    if (symbols.empty()) throw InputError(source, 0, "it is empty; expected the lines of /proc/kallsyms");
+    return symbols;
+}
+
+RecordingScript script_for(std::string_view script, const std::set<std::string>& symbols) {
+    RecordingScript result;
+    std::vector<std::string> probes; ///< of the block that is being read, those that stay
+    bool dropped = false;
+    while (!script.empty()) {
+        const std::size_t end = std::min(script.find('\n'), script.size());
+        std::string_view line = script.substr(0, end);
+        script.remove_prefix(std::min(end + 1, script.size()));
+        if (line.starts_with("kprobe:") || line.starts_with("kretprobe:")) {
+            const bool more_follow = line.ends_with(',');
+            if (more_follow) line.remove_suffix(1);
+            const std::string function(line.substr(line.find(':') + 1));
+            if (symbols.contains(function))
+                probes.emplace_back(line);
+            else
+                result.left_out.insert(function);
+            if (more_follow) continue;
+            dropped = probes.empty();
+            if (!dropped) result.text += fmt::format("{}\n", fmt::join(probes, ",\n"));
+            probes.clear();
+            continue;
+        }
+        if (!dropped) result.text.append(line) += '\n';
+        if (line == "}") dropped = false;
+    }
+    return result;
+}
 
 std::unique_ptr<TraceReader> convert_trace(std::istream& input, const std::string& source, RecorderFormat format,
                                            const ConvertOptions& options) {

@@ -8,7 +8,10 @@
 #include <istream>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace directmap::tool {
 
@@ -25,5 +28,18 @@ struct ConvertOptions {
 /// are counted in the remarks. `input` must outlive it.
 [[nodiscard]] std::unique_ptr<TraceReader> convert_trace(std::istream& input, const std::string& source,
                                                          RecorderFormat format, const ConvertOptions& options);
+
+/// The kernel functions whose calls become events.
+[[nodiscard]] std::vector<std::string_view> converted_functions();
+
+/// The names in a text like /proc/kallsyms. Throws InputError if it is none.
+[[nodiscard]] std::set<std::string> read_symbols(std::istream& input, const std::string& source);
+
+/// A bpftrace script without the probes whose functions a kernel doesn't have.
+struct RecordingScript {
+    std::string text;
+    std::set<std::string> left_out;
+};
+[[nodiscard]] RecordingScript script_for(std::string_view script, const std::set<std::string>& symbols);
 
 } // namespace directmap::tool
