@@ -15,9 +15,11 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <string>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -235,6 +237,106 @@ TEST(Replay, TablesAreNoPartOfWhatATraceMayChange) {
                                                                           "3 valid 0x27ffff000 1\n");
     EXPECT_TRUE(result.kept()) << result.policies[0].problems.front();
     EXPECT_EQ(result.outside.pages, 0u);
+}
+
+// ---- Other granules
+
+/// What an architecture lets a map consist of: the sizes of leaves, and how much the tables of each level below the
+/// root map, the largest first. Written down from the manual, not taken from the engine.
+struct Granule {
+    const char* format;
+    unsigned va_bits;
+    std::vector<std::uint64_t> leaves, tables;
+};
+constexpr std::uint64_t kib = 1024;
+constexpr std::uint64_t gib = 1024 * mib;
+constexpr std::uint64_t tib = 1024 * gib;
+
+/// A map's leaves by size and its tables, worked out from where its permissions change and nothing else.
+struct ExpectedMap {
+    std::vector<std::uint64_t> leaves;
+    std::uint64_t tables = 1; ///< the root
+};
+
+/// `cuts` are the places that no leaf may reach across, beside the ends of RAM: the ends of what has been changed by
+/// itself. VA = PA + offset.
+ExpectedMap expected_map(const Granule& granule, const std::vector<std::pair<std::uint64_t, std::uint64_t>>& ram,
+                         const std::set<std::uint64_t>& cuts, std::uint64_t offset, bool pages_alone) {
+    ExpectedMap map{.leaves = std::vector<std::uint64_t>(granule.leaves.size())};
+    std::vector<std::set<std::uint64_t>> tables(granule.tables.size());
+    for (const auto& [start, end] : ram) {
+        for (std::uint64_t at = start; at < end;) {
+            const auto cut = cuts.upper_bound(at);
+            const std::uint64_t limit = cut == cuts.end() ? end : std::min(*cut, end);
+            std::size_t size = pages_alone ? granule.leaves.size() - 1 : 0;
+            while (at % granule.leaves[size] != 0 || granule.leaves[size] > limit - at) ++size;
+            ++map.leaves[size];
+            for (std::size_t level = 0; level < tables.size(); ++level)
+                if (granule.leaves[size] < granule.tables[level])
+                    tables[level].insert((at + offset) / granule.tables[level]);
+            at += granule.leaves[size];
+        }
+    }
+    for (const auto& level : tables) map.tables += level.size();
+    return map;
+}
+
+TEST(ReplayCommand, EveryGranuleEndsWithTheLeavesAndTablesThatItsArchitectureAllows) {
+    const std::vector<Granule> granules = {
+        {"arm64-4k", 48, {gib, 32 * mib, 2 * mib, 64 * kib, 4 * kib}, {512 * gib, gib, 2 * mib}},
+        {"arm64-4k", 39, {gib, 32 * mib, 2 * mib, 64 * kib, 4 * kib}, {gib, 2 * mib}},
+        {"arm64-16k", 48, {gib, 32 * mib, 2 * mib, 16 * kib}, {128 * tib, 64 * gib, 32 * mib}},
+        {"arm64-16k", 47, {gib, 32 * mib, 2 * mib, 16 * kib}, {64 * gib, 32 * mib}},
+        {"arm64-64k", 48, {16 * gib, 512 * mib, 2 * mib, 64 * kib}, {4 * tib, 512 * mib}},
+        {"arm64-64k", 42, {16 * gib, 512 * mib, 2 * mib, 64 * kib}, {512 * mib}},
+    };
+    // 2 GiB, 6 GiB, and 32 GiB that a 64K map has 16G leaves for.
+    const std::string ram = "40000000+2G\n100000000+6G\n400000000+32G\n";
+    const std::vector<std::pair<std::uint64_t, std::uint64_t>> ranges = {
+        {gib, 3 * gib}, {4 * gib, 10 * gib}, {16 * gib, 48 * gib}};
+    // Pages of 64K. What is restored: one page within a block, a part of a contiguous group, a range across 1G leaves.
+    const Folder folder;
+    std::ofstream(folder.file("trace")) << "directmap.trace/1\npage 64K\n"
+                                           "1 ro 0x40210000 1\n"         // one page
+                                           "2 invalid 0x102000000 512\n" // one block of 32M
+                                           "3 rox 0x17fff0000 3\n"       // across the end of a 1G leaf
+                                           "4 ronx 0x500000000 65536\n"  // 4 GiB within a 16G leaf
+                                           "5 x 0x800000000 262144\n"    // 16 GiB as a whole
+                                           "6 rw 0x40210000 1\n"
+                                           "7 rwnx 0x17fff0000 3\n";
+    const std::set<std::uint64_t> left = {0x102000000, 0x104000000, 0x500000000, 0x600000000, 0x800000000, 0xc00000000};
+    std::set<std::uint64_t> ever = left;
+    ever.insert({0x40210000, 0x40220000, 0x17fff0000, 0x180020000});
+    for (const Granule& granule : granules) {
+        SCOPED_TRACE(fmt::format("{}, {} bits", granule.format, granule.va_bits));
+        const Outcome outcome = shell(fmt::format(
+            "printf '{}' | $D replay {} --memory-map - --format {} --va-bits {} --accesses none --json --policy pages "
+            "--policy never --policy on-restore",
+            ram, folder.file("trace"), granule.format, granule.va_bits));
+        ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
+        const Json json = Json::parse(outcome.output);
+        EXPECT_EQ(json["trace"]["widened"], 0);
+        const std::uint64_t offset = std::stoull(json["machine"]["offset"].get<std::string>(), nullptr, 16);
+        const auto check = [&](const Json& map, const std::set<std::uint64_t>& cuts, bool pages_alone) {
+            const ExpectedMap expected = expected_map(granule, ranges, cuts, offset, pages_alone);
+            ASSERT_EQ(map.at("leaves").size(), granule.leaves.size());
+            for (std::size_t i = 0; i < granule.leaves.size(); ++i)
+                EXPECT_EQ(map.at("leaves").at(leaf_name(granule.leaves[i])), expected.leaves[i])
+                    << leaf_name(granule.leaves[i]);
+            EXPECT_EQ(map["tables"], expected.tables);
+            EXPECT_EQ(map["table_bytes"], expected.tables * granule.leaves.back());
+        };
+        for (const Json& policy : json["policies"]) {
+            SCOPED_TRACE(policy["policy"].get<std::string>());
+            const bool by_pages = policy["policy"] == "pages";
+            check(policy["boot"], {}, by_pages);
+            check(policy["end"], policy["policy"] == "never" ? ever : left, by_pages);
+            const ExpectedMap fewest = expected_map(granule, ranges, left, offset, false);
+            for (std::size_t i = 0; i < granule.leaves.size(); ++i)
+                EXPECT_EQ(policy["smallest_cover"].at(leaf_name(granule.leaves[i])), fewest.leaves[i]);
+        }
+        EXPECT_TRUE(json["ok"]);
+    }
 }
 
 // ---- Moments and TLBs
