@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <set>
+#include <string>
 #include <string_view>
 
 namespace {
@@ -32,12 +34,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         require(!counters.mapped.empty(), "counters without a size are refused");
         std::uint64_t before = 0;
         for (const MappedBySize& mapped : counters.mapped) {
-            require(mapped.leaf_size >= before && mapped.leaf_size != 0, "sizes ascend");
+            require(mapped.leaf_size > before, "sizes ascend");
             require((mapped.leaf_size & (mapped.leaf_size - 1)) == 0, "a leaf size is a power of two");
             before = mapped.leaf_size;
         }
         require(counters.smallest_bytes() == counters.mapped.front().bytes, "the smallest comes first");
-        for (const KernelEvent& event : counters.events) require(!event.name.empty(), "an event has a name");
+        std::set<std::string> names;
+        for (const KernelEvent& event : counters.events)
+            require(!event.name.empty() && names.insert(event.name).second, "an event has a name of its own");
         (void)counters.units();
         (void)counters.splits();
         (void)counters.collapses();

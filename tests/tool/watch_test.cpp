@@ -71,6 +71,37 @@ TEST(Watch, AKernelThatDoesNotCountIsToldFromABrokenFile) {
               "/proc/meminfo:1: 'DirectMap3k:  1 kB': expected a leaf size, as in DirectMap4k:");
     EXPECT_EQ(error(x86_meminfo, "direct_map_level2_splits\n"),
               "/proc/vmstat:1: 'direct_map_level2_splits': expected a number");
+    EXPECT_EQ(error(x86_meminfo, "direct_map_ 5\n"), "/proc/vmstat:1: 'direct_map_ 5': expected a name");
+}
+
+TEST(Watch, ACounterThatIsThereTwiceIsRefused) {
+    // It would be counted twice, under one name in JSON: of which the last would be seen.
+    const auto error = [](std::string_view meminfo, std::string_view vmstat) {
+        return error_of([&] { static_cast<void>(parse_counters(meminfo, vmstat)); });
+    };
+    EXPECT_EQ(error("DirectMap4k:  1 kB\nDirectMap2M:  1 kB\nDirectMap4K:  2 kB\n", ""),
+              "/proc/meminfo:3: 'DirectMap4K:  2 kB': this size was there before");
+    // The same size by another name.
+    EXPECT_THAT(error("DirectMap1G:  1 kB\nDirectMap1024M:  1 kB\n", ""), HasSubstr("this size was there before"));
+    EXPECT_EQ(error(x86_meminfo, "direct_map_level2_splits 1\nx 1\ndirect_map_level2_splits 1\n"),
+              "/proc/vmstat:3: 'direct_map_level2_splits 1': this name was there before");
+}
+
+TEST(WatchCommand, ReadsAnotherMachinesCountersFromItsFolder) {
+    const TemporaryFolder folder;
+    folder.write("meminfo", x86_meminfo);
+    folder.write("vmstat", x86_vmstat);
+    const std::string watch = "watch --count 1 --json --proc " + folder.path("");
+    const json sample = json::parse(run_command(watch).out);
+    EXPECT_EQ(sample["bytes"]["1G"], 24 * gib);
+    EXPECT_EQ(sample["events"]["level2_splits"], 94);
+    folder.write("meminfo", "MemTotal: 1 kB\n");
+    const CommandResult broken = run_command(watch);
+    EXPECT_EQ(broken.exit_code, 2);
+    EXPECT_THAT(broken.err,
+                AllOf(HasSubstr("directmap: " + folder.path("")), HasSubstr("/meminfo: no DirectMap lines")));
+    EXPECT_THAT(run_command("watch --count 1 --proc /nonexistent").err,
+                HasSubstr("directmap: /nonexistent/meminfo: can't be opened"));
 }
 
 RC_GTEST_PROP(Watch, SurvivesAnyText, (const std::string& meminfo, const std::string& vmstat)) {

@@ -33,18 +33,21 @@ constexpr const char* description = "Watch the running kernel's direct map split
                                     "with history and rates. Needs no root. At a\n"
                                     "terminal it fills the screen; elsewhere it prints a line for each sample.";
 
-constexpr const char* footer = "Keys: q quit, space pause, + and - change the interval.\n"
-                               "\n"
-                               "Examples:\n"
-                               "  directmap watch\n"
-                               "  directmap watch --interval 60 --json >> directmap.ndjson      a record for later\n"
-                               "  directmap watch --count 1                                     the state right now\n"
-                               "\n"
-                               "Exit codes: 0 ended by q, ^C or --count; 2 this kernel has no such counters.";
+constexpr const char* footer =
+    "Keys: q quit, space pause, + and - change the interval.\n"
+    "\n"
+    "Examples:\n"
+    "  directmap watch\n"
+    "  directmap watch --interval 60 --json >> directmap.ndjson      a record for later\n"
+    "  directmap watch --count 1                                     the state right now\n"
+    "  directmap watch --count 1 --proc sosreport/proc               that of another machine\n"
+    "\n"
+    "Exit codes: 0 ended by q, ^C or --count; 2 this kernel has no such counters.";
 
 struct Options {
     double interval = 1;
     std::uint64_t count = 0;
+    std::string proc = "/proc";
     bool json = false;
     bool lines = false;
 };
@@ -169,7 +172,7 @@ private:
 
     void take_sample() {
         history_.add({std::chrono::system_clock::now(), std::chrono::duration<double>(Clock::now() - started_).count(),
-                      read_counters(WatchFiles())});
+                      read_counters({options_.proc + "/meminfo", options_.proc + "/vmstat"})});
     }
 
     /// Milliseconds until the next sample is due. Samples keep to their times however long they take themselves.
@@ -253,6 +256,12 @@ void register_watch(CLI::App& app, int& exit_code) {
         ->check(CLI::Range(shortest_interval, longest_interval).description(""))
         ->capture_default_str();
     watch->add_option("--count", options->count, "End after N samples")->type_name("N");
+    watch
+        ->add_option("--proc", options->proc,
+                     "Where meminfo and vmstat are; with --count 1 also of another\nmachine, as support archives have "
+                     "them")
+        ->type_name("FOLDER")
+        ->capture_default_str();
     watch->add_flag("--lines", options->lines, "Print lines, also at a terminal");
     watch->add_flag("--json", options->json, "Print JSON: one object a line for each sample (docs/watch.md)");
     watch->callback([options, &exit_code] { exit_code = run_watch(*options); });

@@ -16,6 +16,7 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <ranges>
 
 namespace directmap::tool {
@@ -48,31 +49,35 @@ bool take_leaf_size(Scanner& scanner, std::uint64_t& size) {
     return scanner.accept(scanner.rest().substr(0, 1));
 }
 
-MappedBySize parse_mapped(std::size_t number, std::string_view text) {
+/// `4k:       28672 kB`; nothing if that is not what it is, and then `error` says what was expected.
+std::optional<MappedBySize> parse_mapped(std::string_view text, std::string& error) {
     MappedBySize mapped;
     Scanner scanner(text);
     std::uint64_t kilobytes = 0;
-    if (!take_leaf_size(scanner, mapped.leaf_size) || !scanner.accept(":"))
-        throw InputError(
-            "/proc/meminfo", number,
-            fmt::format("'{}{}': expected a leaf size, as in DirectMap4k:", meminfo_prefix, printable(text)));
+    if (!take_leaf_size(scanner, mapped.leaf_size) || !scanner.accept(":")) {
+        error = "expected a leaf size, as in DirectMap4k:";
+        return std::nullopt;
+    }
     scanner.skip_blanks();
-    if (!scanner.decimal(kilobytes) || kilobytes > UINT64_MAX / 1024 || trimmed(scanner.rest()) != "kB")
-        throw InputError("/proc/meminfo", number,
-                         fmt::format("'{}{}': expected a number of kB", meminfo_prefix, printable(text)));
+    if (!scanner.decimal(kilobytes) || kilobytes > UINT64_MAX / 1024 || trimmed(scanner.rest()) != "kB") {
+        error = "expected a number of kB";
+        return std::nullopt;
+    }
     mapped.bytes = kilobytes * 1024;
     return mapped;
 }
 
-KernelEvent parse_event(std::size_t number, std::string_view text) {
-    const std::size_t blank = text.find(' ');
+/// `level2_splits 94`.
+std::optional<KernelEvent> parse_event(std::string_view text, std::string& error) {
+    const std::size_t blank = std::min(text.find(' '), text.size());
     KernelEvent event{.name = std::string(text.substr(0, blank))};
-    Scanner scanner(blank == std::string_view::npos ? std::string_view() : text.substr(blank));
+    Scanner scanner(text.substr(blank));
     scanner.skip_blanks();
-    if (!scanner.decimal(event.count) || !trimmed(scanner.rest()).empty())
-        throw InputError("/proc/vmstat", number,
-                         fmt::format("'{}{}': expected a number", vmstat_prefix, printable(text)));
-    return event;
+    if (event.name.empty())
+        error = "expected a name";
+    else if (!scanner.decimal(event.count) || !trimmed(scanner.rest()).empty())
+        error = "expected a number";
+    return error.empty() ? std::optional(event) : std::nullopt;
 }
 
 std::string file_text(const std::string& path) {
@@ -176,15 +181,30 @@ std::uint64_t WatchCounters::sum_of(std::string_view ending) const {
     return total;
 }
 
-WatchCounters parse_counters(std::string_view meminfo, std::string_view vmstat) {
+WatchCounters parse_counters(std::string_view meminfo, std::string_view vmstat, const WatchFiles& files) {
     WatchCounters counters;
+    const auto fail = [](const std::string& file, std::size_t number, std::string_view prefix, std::string_view text,
+                         std::string_view error) {
+        throw InputError(file, number, fmt::format("'{}{}': {}", prefix, printable(text), error));
+    };
     for_lines(meminfo, meminfo_prefix, [&](std::size_t number, std::string_view text) {
-        counters.mapped.push_back(parse_mapped(number, text));
+        std::string error;
+        const auto part = parse_mapped(text, error);
+        if (part && std::ranges::count(counters.mapped, part->leaf_size, &MappedBySize::leaf_size) != 0)
+            error = "this size was there before";
+        if (!error.empty()) fail(files.meminfo, number, meminfo_prefix, text, error);
+        counters.mapped.push_back(*part);
     });
-    for_lines(vmstat, vmstat_prefix,
-              [&](std::size_t number, std::string_view text) { counters.events.push_back(parse_event(number, text)); });
+    for_lines(vmstat, vmstat_prefix, [&](std::size_t number, std::string_view text) {
+        std::string error;
+        const auto event = parse_event(text, error);
+        if (event && std::ranges::count(counters.events, event->name, &KernelEvent::name) != 0)
+            error = "this name was there before";
+        if (!error.empty()) fail(files.vmstat, number, vmstat_prefix, text, error);
+        counters.events.push_back(*event);
+    });
     if (counters.mapped.empty())
-        throw InputError("/proc/meminfo", 0,
+        throw InputError(files.meminfo, 0,
                          "no DirectMap lines: this kernel doesn't count how its direct map is mapped (x86-64 and s390 "
                          "kernels do; arm64 and "
                          "riscv kernels only with patches). A page-table dump tells more: directmap analyze");
@@ -193,7 +213,8 @@ WatchCounters parse_counters(std::string_view meminfo, std::string_view vmstat) 
 }
 
 WatchCounters read_counters(const WatchFiles& files) {
-    return parse_counters(file_text(files.meminfo), file_text(files.vmstat));
+    const std::string meminfo = file_text(files.meminfo);
+    return parse_counters(meminfo, file_text(files.vmstat), files);
 }
 
 void WatchHistory::add(WatchSample sample) {

@@ -42,15 +42,17 @@ private:
     [[nodiscard]] std::uint64_t sum_of(std::string_view ending) const;
 };
 
-/// Picks the counters out of the texts of both files. Throws InputError when a line of theirs is malformed, or when
-/// /proc/meminfo has none: then this kernel doesn't count, and the message says which do.
-[[nodiscard]] WatchCounters parse_counters(std::string_view meminfo, std::string_view vmstat);
-
-/// Where the counters are read; other places than /proc are for tests.
+/// Where the counters are read.
 struct WatchFiles {
     std::string meminfo = "/proc/meminfo";
     std::string vmstat = "/proc/vmstat";
 };
+
+/// Picks the counters out of the texts of both files. Throws InputError when a line of theirs is malformed or says
+/// again what another one has said, or when /proc/meminfo has none: then this kernel doesn't count, and the message
+/// says which do.
+[[nodiscard]] WatchCounters parse_counters(std::string_view meminfo, std::string_view vmstat,
+                                           const WatchFiles& files = {});
 [[nodiscard]] WatchCounters read_counters(const WatchFiles& files);
 
 struct WatchSample {
