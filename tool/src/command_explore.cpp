@@ -184,7 +184,7 @@ int run_replay(const Options& options) {
     const auto violations = explorer.replay(schedule);
     if (options.json) {
         nlohmann::ordered_json json;
-        json["schema"] = "directmap.replay/1";
+        json["schema"] = "directmap.explore-replay/1";
         json["scenario"] = schedule.scenario;
         if (!schedule.fault.empty()) json["fault"] = schedule.fault;
         json["clean"] = violations.empty();

@@ -128,7 +128,7 @@ void add_figures(nlohmann::ordered_json& json, const Plan& plan, const LayoutFig
 /// Addresses and sizes are numbers (physical addresses stay below 2^53), ends are exclusive; the offset needs 64 bits
 /// and is text.
 nlohmann::ordered_json json_of(const MemoryMap& map, const Plan& plan) {
-    nlohmann::ordered_json json;
+    nlohmann::ordered_json json = {{"schema", "directmap.plan/1"}};
     json["source"] = printable(map.source);
     json["format"] = format_name(map.format);
     json["granule"] = leaf_name(std::uint64_t{1} << plan.translation.granule_shift);

@@ -201,21 +201,22 @@ Verdict verdict_of(const ReplaySetting& setting, const ReplayResult& result) {
     std::vector<std::size_t> good;
     for (const std::size_t i : able)
         if (costs[i] <= best * 1.05 + slack) good.push_back(i);
-    verdict.policy = *std::min_element(good.begin(), good.end(), [&](std::size_t a, std::size_t b) {
+    const std::size_t chosen = *std::min_element(good.begin(), good.end(), [&](std::size_t a, std::size_t b) {
         return result.policies[a].counters.invalidations < result.policies[b].counters.invalidations;
     });
+    verdict.policy = chosen;
     std::vector<std::string> equals, others;
     for (std::size_t i = 0; i < result.policies.size(); ++i) {
-        if (i == verdict.policy) continue;
+        if (i == chosen) continue;
         const bool equal = std::find(good.begin(), good.end(), i) != good.end();
         (equal ? equals : others).push_back(policy_text(setting, result, i));
     }
-    verdict.text = fmt::format("For this trace: {}.", policy_text(setting, result, verdict.policy));
+    verdict.text = fmt::format("For this trace: {}.", policy_text(setting, result, chosen));
     if (!equals.empty())
         verdict.text += fmt::format(" As good, but for more invalidations: {}.", fmt::join(equals, ", "));
     if (!others.empty()) verdict.text += fmt::format(" Behind: {}.", fmt::join(others, ", "));
-    const PolicyMoment& end = end_of(result, verdict.policy);
-    const std::uint64_t fewest = sum_of(result.policies[verdict.policy].smallest_cover);
+    const PolicyMoment& end = end_of(result, chosen);
+    const std::uint64_t fewest = sum_of(result.policies[chosen].smallest_cover);
     if (end.map.leaf_count > fewest)
         verdict.text += fmt::format(" At the end it still has {} leaves where {} would do.",
                                     grouped(end.map.leaf_count), grouped(fewest));
@@ -339,7 +340,8 @@ Json replay_json(const ReplaySetting& setting, const ReplayResult& result) {
         policies.push_back(std::move(entry));
     }
     const Verdict verdict = verdict_of(setting, result);
-    json["verdict"] = {{"policy", policy_name(result.policies[verdict.policy].policy)}, {"text", verdict.text}};
+    json["verdict"] = {{"policy", nullptr}, {"text", verdict.text}};
+    if (verdict.policy) json["verdict"]["policy"] = policy_name(result.policies[*verdict.policy].policy);
     json["ok"] = result.kept();
     return json;
 }

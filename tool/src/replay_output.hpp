@@ -9,7 +9,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace directmap::tool {
 
@@ -29,7 +31,7 @@ struct ReplaySetting {
 
 /// The policy that the figures speak for, and why.
 struct Verdict {
-    std::size_t policy = 0; ///< in the order of the result's policies
+    std::optional<std::size_t> policy; ///< in the order of the result's policies; nothing if each refused a change
     std::string text;
 };
 [[nodiscard]] Verdict verdict_of(const ReplaySetting& setting, const ReplayResult& result);

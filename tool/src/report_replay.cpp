@@ -71,8 +71,8 @@ Report report_of(const ReplaySetting& setting, const ReplayResult& result) {
     Report report;
     report.kind = "replay";
     report.title = fmt::format("{} on {}", setting.trace, printable(setting.map.source));
-    report.subtitle = fmt::format("{} of {}, {} CPUs", counted(result.events, "recorded change", "recorded changes"),
-                                  counted(result.pages, "page", "pages"), setting.config.cpus);
+    report.subtitle = fmt::format("{} of {}, {}", counted(result.events, "recorded change", "recorded changes"),
+                                  counted(result.pages, "page", "pages"), counted(setting.config.cpus, "CPU", "CPUs"));
     report.tone = result.kept() ? Report::Tone::neutral : Report::Tone::bad;
     report.verdict = verdict_of(setting, result).text;
     for (std::string& reservation : reservations(setting, result)) report.verdicts.push_back(std::move(reservation));
