@@ -209,7 +209,7 @@ TEST(ReportOption, TheSameInputAndTimeGiveTheSamePage) {
             fmt::format("analyze --json '{}' --report '{}'", dump_path("riscv-sv48.txt"), folder.path("page.html")),
             "SOURCE_DATE_EPOCH=86400");
         EXPECT_EQ(result.exit_code, 0) << result.err;
-        EXPECT_NO_THROW((void)json::parse(result.out));
+        EXPECT_TRUE(json::accept(result.out)) << result.out;
         pages.push_back(file_text(folder.path("page.html")));
     }
     EXPECT_EQ(pages[0], pages[1]);

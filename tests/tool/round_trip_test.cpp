@@ -85,7 +85,9 @@ void play(const DumpGeometry& geometry, std::uint64_t offset, std::uint64_t seed
             const std::uint64_t at = start + below((bytes / 2 - length) / page) * page;
             ASSERT_TRUE(rig.protect(phys_range(at, at + length), changes[below(changes.size())], {}));
         }
-        if (round % 4 == 3) ASSERT_TRUE(rig.collapse(rig.whole()));
+        if (round % 4 == 3) {
+            ASSERT_TRUE(rig.collapse(rig.whole()));
+        }
         std::string text;
         rig.map().dump([&](const char* line, unsigned size) { text.append(line, size); });
         const std::vector<ReadLeaf> expected = leaves_of(rig);
@@ -107,7 +109,9 @@ void play(const DumpGeometry& geometry, std::uint64_t offset, std::uint64_t seed
         std::uint64_t fewest = 0;
         for (const std::uint64_t count : cover) fewest += count;
         EXPECT_EQ(map.minimum_units, fewest);
-        if (round % 4 == 3) EXPECT_EQ(map.units, map.minimum_units);
+        if (round % 4 == 3) {
+            EXPECT_EQ(map.units, map.minimum_units);
+        }
     }
 }
 
