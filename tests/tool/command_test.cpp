@@ -47,6 +47,16 @@ TEST(Command, BadUsageIsOneLineAndExitCode2) {
 
 TEST(Command, AMisspeltCommandIsNamed) {
     EXPECT_THAT(shell("$D plam 2>&1").output, HasSubstr("no command 'plam'"));
+    EXPECT_EQ(shell("$D 2>&1").output, "directmap: a command is missing (see directmap --help)\n");
+}
+
+TEST(Command, ABlankLinePartsWhatEachCommandIsForFromItsUsage) {
+    for (const std::string command :
+         {"", "run", "plan", "analyze", "diff", "replay", "convert-trace", "watch", "boot", "explore", "man"}) {
+        const std::string help = shell("$D " + command + " --help").output;
+        EXPECT_THAT(help, HasSubstr("\n\nUsage: directmap")) << command;
+        EXPECT_THAT(help, testing::Not(HasSubstr("\n\n\n"))) << command;
+    }
 }
 
 TEST(Command, ABadLineIsToldWithFileAndLine) {

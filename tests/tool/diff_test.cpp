@@ -207,6 +207,10 @@ TEST(DiffCommand, BadInputIsExitCode2AndOneLine) {
     EXPECT_EQ(result.exit_code, 2);
     EXPECT_EQ(result.err, "directmap: /no/such/file: can't be opened: No such file or directory\n");
     EXPECT_EQ(result.out, "");
+    // By the names that the usage has.
+    EXPECT_EQ(run_command("diff").err, "directmap: A is required (see directmap diff --help)\n");
+    EXPECT_EQ(run_command("diff one.txt").err, "directmap: B is required (see directmap diff --help)\n");
+    EXPECT_THAT(run_command("diff --help").out, HasSubstr("Usage: directmap diff [OPTIONS] A B\n"));
 }
 
 // ---- Against a comparison page by page

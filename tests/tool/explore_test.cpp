@@ -45,6 +45,7 @@ TEST(Explore, AViolationIsToldSavedAndReplayedByOneCommand) {
     }
     EXPECT_THAT(first, HasSubstr("directmap explore --replay explore-split-split-same-leaf-trust-old-plan.json\n"));
     const json document = json::parse(second.substr(second.rfind("\n{") + 1));
+    EXPECT_EQ(document["schema"], "directmap.explore-replay/1");
     EXPECT_EQ(document["fault"], "trust-old-plan");
     EXPECT_FALSE(document["clean"]);
 }

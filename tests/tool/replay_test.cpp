@@ -202,8 +202,14 @@ TEST(Replay, WhatIsOutsideOfRamIsSaid) {
     EXPECT_EQ(result.outside.line, 4u);
     EXPECT_EQ(result.events, 2u);
     EXPECT_EQ(result.pages, 2u);
-    EXPECT_EQ(error_of(config_of({Policy::never}), "2 ro 0x1000 3\n"),
-              "FILE:3: 0x1000 is not in the RAM of test, and neither is any other of its 1 change");
+    EXPECT_EQ(
+        error_of(config_of({Policy::never}), "2 ro 0x1000 3\n"),
+        "FILE:3: 0x1000 is not in the RAM of test, and there is no other change; --memory-map says whose RAM it is");
+    EXPECT_EQ(
+        error_of(config_of({Policy::never}), "1 ro 0xffff888012345000 1\n2 ro 0xffff888012345000 1\n"),
+        "FILE:3: 0xffff888012345000 (physical 0x888052345000 with the offset 0xfffeffffc0000000) is not in the RAM "
+        "of test, and neither is any other of its 2 changes; --memory-map says whose RAM it is, --offset where the "
+        "direct map of the recorded kernel begins");
     EXPECT_EQ(error_of(config_of({Policy::never}), "1 note nothing\n"), "FILE: there is no change in it");
 }
 

@@ -341,6 +341,14 @@ TEST(Run, TheTextExplainsItselfAndFitsItsWidth) {
     EXPECT_GE(rows, 10);
 }
 
+TEST(Run, OnePolicyAloneIsNotComparedWithAnything) {
+    const std::string alone = run("--scenario tiny --no-comparison").output;
+    EXPECT_THAT(alone, AllOf(HasSubstr("What the scenario came to\n"), Not(HasSubstr("every policy"))));
+    EXPECT_THAT(alone, Not(HasSubstr("- directmap -")));
+    EXPECT_THAT(alone, Not(HasSubstr(" (background)")));
+    EXPECT_THAT(run("--scenario tiny").output, HasSubstr("The same scenario under every policy\n"));
+}
+
 TEST(Run, ScenariosComeFromFilesAndStandardInputToo) {
     const std::string map = "--memory-map " DIRECTMAP_SOURCE_DIR "/tests/data/memmaps/iomem-broadcom-stingray.txt ";
     const Outcome piped = shell("printf 'boot\\nmodules load 3\\nmodules unload all\\ncollapse\\n' | $D run --json "

@@ -348,7 +348,11 @@ TEST(ConvertCommand, PrintsATraceThatReplayReads) {
     EXPECT_THAT(outcome.output,
                 AllOf(HasSubstr("directmap.trace/1\npage 4K\noffset 0xffff888000000000\n"),
                       HasSubstr("1.000001 ro 0xffff888012345000 1\n"), HasSubstr("directmap: 1 change of 1 line\n")));
-    EXPECT_EQ(shell("echo nothing | $D convert-trace - 2>&1").exit_code, 2);
+    const Outcome unusable = shell("echo nothing | $D convert-trace - 2>/dev/null");
+    EXPECT_EQ(unusable.exit_code, 2);
+    EXPECT_EQ(unusable.output, ""); // no half of a trace
+    EXPECT_THAT(shell("echo 'set_memory_wc(addr=0xffff888012345000, numpages=1)' | $D convert-trace - 2>&1").output,
+                HasSubstr("not converted: calls that change a memory type, which traces don't have: 1\n"));
     EXPECT_THAT(shell("$D convert-trace /nonexistent 2>&1").output,
                 HasSubstr("directmap: /nonexistent: No such file or directory"));
 }

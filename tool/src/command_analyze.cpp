@@ -74,8 +74,7 @@ constexpr std::size_t islands_in_json = 1000;
 
 AnalyzeOptions analyze_options(const Options& options) {
     AnalyzeOptions result;
-    if (options.granule != "auto")
-        result.granule = options.granule == "4k" ? 4096 : options.granule == "16k" ? 16384 : 65536;
+    if (options.granule != "auto") result.granule = std::uint64_t{1} << page_shift_of(options.granule);
     if (options.max_leaf != 0) result.map.max_leaf = options.max_leaf;
     result.map.worst_regions = options.worst;
     result.map.islands = options.islands.value_or(islands_in_json);

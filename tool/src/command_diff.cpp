@@ -46,8 +46,7 @@ constexpr std::size_t listed_in_json = 1000;
 
 int run_diff(const Options& options, bool listed_is_given) {
     DiffOptions diff_options;
-    if (options.granule != "auto")
-        diff_options.analyze.granule = options.granule == "4k" ? 4096 : options.granule == "16k" ? 16384 : 65536;
+    if (options.granule != "auto") diff_options.analyze.granule = std::uint64_t{1} << page_shift_of(options.granule);
     diff_options.listed = options.json && !listed_is_given ? listed_in_json : options.listed;
     if (!options.report.empty()) {
         check_report_path(options.report);
@@ -71,8 +70,8 @@ void register_diff(CLI::App& app, int& exit_code) {
     const auto options = std::make_shared<Options>();
     CLI::App* diff = app.add_subcommand("diff", description);
     diff->footer(footer);
-    diff->add_option("before", options->before, "The earlier dump")->type_name("A")->required();
-    diff->add_option("after", options->after, "The later dump")->type_name("B")->required();
+    diff->add_option("A", options->before, "The earlier dump")->type_name("")->required();
+    diff->add_option("B", options->after, "The later dump")->type_name("")->required();
     diff->add_option("--granule", options->granule, "Page size of arm64 dumps: 4k, 16k, 64k; auto infers it")
         ->type_name("SIZE")
         ->transform(one_of({"auto", "4k", "16k", "64k"}))

@@ -322,9 +322,11 @@ void run_convert(const ConvertCommandOptions& options) {
     TraceInput input(options.input);
     const std::unique_ptr<TraceReader> trace = open_trace(input, options.recorder);
     ProgressLine progress;
-    print(trace_head(trace->page_bytes(), trace->offset(), false));
     std::uint64_t events = 0;
-    for (TraceEvent event; trace->next(event); ++events) {
+    TraceEvent event;
+    bool more = trace->next(event); // an input that can't be used leaves no half of a trace behind
+    print(trace_head(trace->page_bytes(), trace->offset(), false));
+    for (; more; more = trace->next(event), ++events) {
         print(trace_line(event));
         if (events % 1024 == 0) progress.show(fmt::format("{}: line {}", input.source(), grouped(trace->line())));
     }
@@ -334,7 +336,7 @@ void run_convert(const ConvertCommandOptions& options) {
     std::fprintf(stderr, "directmap: %s of %s\n", counted(events, "change", "changes").c_str(),
                  counted(trace->line(), "line", "lines").c_str());
     for (const auto& [what, count] : remarks.skipped)
-        std::fprintf(stderr, "directmap: not converted: %s %s\n", grouped(count).c_str(), what.c_str());
+        std::fprintf(stderr, "directmap: not converted: %s: %s\n", what.c_str(), grouped(count).c_str());
     if (remarks.partial) std::fprintf(stderr, "directmap: partial: %s\n", remarks.partial_reason.c_str());
 }
 

@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fmt/format.h>
 #include <langinfo.h>
 #include <memory>
@@ -171,8 +172,9 @@ private:
     using Clock = std::chrono::steady_clock;
 
     void take_sample() {
+        const std::filesystem::path proc(options_.proc);
         history_.add({std::chrono::system_clock::now(), std::chrono::duration<double>(Clock::now() - started_).count(),
-                      read_counters({options_.proc + "/meminfo", options_.proc + "/vmstat"})});
+                      read_counters({(proc / "meminfo").string(), (proc / "vmstat").string()})});
     }
 
     /// Milliseconds until the next sample is due. Samples keep to their times however long they take themselves.

@@ -50,6 +50,11 @@ public:
         CLI::detail::format_help(line, command->get_name(), text.substr(0, text.find('\n')), get_column_width());
         return line.str();
     }
+    /// A blank line before the usage.
+    std::string make_description(const CLI::App* app) const override {
+        const std::string text = CLI::Formatter::make_description(app);
+        return text.ends_with("\n\n") ? text : text + '\n';
+    }
 };
 
 int usage_error(const CLI::App& app, const CLI::ParseError& error) {
@@ -76,6 +81,7 @@ int run(int argc, char** argv) {
         const std::function<bool(const CLI::App*)> is_named = [&](const CLI::App* command) {
             return command->check_name(argv[1]);
         };
+        if (argc == 1) throw CLI::ParseError("a command is missing", exit_bad_input);
         if (argc > 1 && argv[1][0] != '-' && std::as_const(app).get_subcommands(is_named).empty())
             throw CLI::ParseError(std::string("there is no command '") + argv[1] + "'", exit_bad_input);
         app.parse(argc, argv);

@@ -565,7 +565,8 @@ void Parser::take_ram(std::vector<Entry> entries) {
             const Entry& first = entries[i].line < entries[i - 1].line ? entries[i] : entries[i - 1];
             const Entry& second = entries[i].line < entries[i - 1].line ? entries[i - 1] : entries[i];
             fail(second.line,
-                 fmt::format("RAM {} overlaps RAM {} of line {}", hex(second.range), hex(first.range), first.line));
+                 fmt::format("RAM {} overlaps RAM {} of line {}; a memory map is of one machine and one boot",
+                             hex(second.range), hex(first.range), first.line));
         }
         ranges.push_back(entries[i].range);
     }

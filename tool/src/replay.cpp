@@ -375,10 +375,7 @@ public:
         }
         result_.remarks = trace_.remarks();
         if (result_.events == 0 && result_.outside.events != 0)
-            throw InputError(trace_.source(), result_.outside.line,
-                             fmt::format("{} is not in the RAM of {}, and neither is any other of its {}",
-                                         hex(result_.outside.address), config_.source,
-                                         counted(result_.outside.events, "change", "changes")));
+            throw InputError(trace_.source(), result_.outside.line, nothing_in_ram());
         if (result_.events == 0) throw InputError(trace_.source(), 0, "there is no change in it");
         if (result_.moments.back().events != result_.events || result_.moments.back().line != line_) add_moment();
         for (const auto& lane : lanes_) result_.policies.push_back(lane->finish());
@@ -447,10 +444,32 @@ private:
         }
     }
 
+    /// Why nothing of the trace could be replayed, and what to try.
+    [[nodiscard]] std::string nothing_in_ram() const {
+        const std::uint64_t address = result_.outside.address;
+        const bool by_offset = is_virtual(address);
+        std::string text = hex(address);
+        if (by_offset)
+            text +=
+                fmt::format(" (physical {} with the offset {})", hex(address - trace_offset()), hex(trace_offset()));
+        text += fmt::format(" is not in the RAM of {}, and ", config_.source);
+        text += result_.outside.events == 1
+                    ? "there is no other change"
+                    : fmt::format("neither is any other of its {} changes", grouped(result_.outside.events));
+        text += "; --memory-map says whose RAM it is";
+        if (by_offset) text += ", --offset where the direct map of the recorded kernel begins";
+        return text;
+    }
+
+    /// VA - PA of the kernel that was recorded.
+    [[nodiscard]] std::uint64_t trace_offset() const {
+        return config_.trace_offset.value_or(trace_.offset().value_or(config_.offset));
+    }
+
     /// Returns whether anything of it is in RAM.
     bool change(const TraceEvent& event) {
         std::uint64_t start = event.address;
-        if (is_virtual(start)) start -= config_.trace_offset.value_or(trace_.offset().value_or(config_.offset));
+        if (is_virtual(start)) start -= trace_offset();
         const std::uint64_t bytes = event.pages * trace_.page_bytes();
         const std::uint64_t page = config_.page_bytes();
         Range wanted{start, start + bytes};

@@ -232,7 +232,7 @@ std::vector<std::string> reservations(const ReplaySetting& setting, const Replay
     if (result.remarks.partial)
         sentences.push_back(fmt::format("The trace is partial: {}.", result.remarks.partial_reason));
     for (const auto& [what, count] : result.remarks.skipped)
-        sentences.push_back(fmt::format("Not replayed: {} {}.", grouped(count), what));
+        sentences.push_back(fmt::format("Not replayed: {}: {}.", what, grouped(count)));
     const ReplayResult::Outside& outside = result.outside;
     if (outside.pages != 0)
         sentences.push_back(fmt::format(

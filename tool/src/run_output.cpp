@@ -253,7 +253,9 @@ std::string conclusion(const RunSetting& setting, const std::vector<WorkloadResu
         text += fmt::format("Healed, it ends with {} leaves{}; fewer could not say the same.",
                             grouped(last.map.leaf_count), as_begun ? " as after boot and every table given back" : "");
         if (healed->counters.invalidations != 0) {
-            text += fmt::format(" That took {} TLB invalidations", fmt::join(prices, " or "));
+            text += fmt::format(" That took {} TLB invalidations", results.size() == 1
+                                                                       ? grouped(healed->counters.invalidations)
+                                                                       : fmt::format("{}", fmt::join(prices, " or ")));
             text += never != nullptr
                         ? fmt::format(", against {} without healing.", grouped(never->counters.invalidations))
                         : ".";
@@ -558,13 +560,16 @@ std::string comparison_text(const RunSetting& setting, const std::vector<Workloa
     constexpr std::size_t name_width = 26;
     const std::uint64_t page = setting.plan.leaf_sizes.back();
     const std::size_t column = std::min<std::size_t>((std::min(width, default_width) - name_width) / shown.size(), 16);
-    std::string text = '\n' + palette.bold("The same scenario under every policy") + "\n\n";
+    std::string text =
+        '\n' + palette.bold(shown.size() == 1 ? "What the scenario came to" : "The same scenario under every policy") +
+        "\n\n";
     const auto row = [&](std::string_view name, auto value, bool head = false) {
         std::string line = fmt::format("{:<{}}", name, name_width);
         for (const WorkloadResult* result : shown) line += fmt::format("{:>{}}", value(*result), column);
         text += (head ? palette.dim(line) : line) + '\n';
     };
-    if (setting.config.resizes_live()) text += palette.dim(groups_line(shown, name_width, column)) + '\n';
+    if (setting.config.resizes_live() && shown.size() > 1)
+        text += palette.dim(groups_line(shown, name_width, column)) + '\n';
     row(
         "", [](const WorkloadResult& r) { return std::string(short_name(r.policy)); }, true);
     row("leaves after boot", [](const WorkloadResult& r) { return short_count(r.boot.leaf_count); });
