@@ -170,7 +170,7 @@ TEST(Area, AnErrorOnAnAliasIsTheCallersToKnow) {
     const auto made = t.area.protect(mapped.value(), Change{}.executable(true));
     ASSERT_FALSE(made);
     EXPECT_EQ(made.error().code(), ErrorCode::no_tables);
-    EXPECT_EQ(made.error().where(), run.start);
+    EXPECT_GT(made.error().needed(), 0U);
     EXPECT_EQ(t.area.statistics().alias_failures, 1u);
     EXPECT_FALSE(t.reachable(mapped.value().start, false, true));
     t.machine().tables_left = ~std::uint64_t{0};

@@ -200,7 +200,7 @@ const BadLayout bad_layouts[] = {
      0xffff000000000000,
      8,
      start + 4 * kib},
-    {"too_few_regions", {at(start, 9 * gib)}, {}, 0xffff000000000000, 8, start},
+    {"too_few_regions", {at(start, 9 * gib)}, {}, 0xffff000000000000, 8, 0},
 };
 
 class ABadLayout : public testing::TestWithParam<BadLayout> {};
