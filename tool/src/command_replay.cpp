@@ -328,13 +328,14 @@ void run_convert(const ConvertCommandOptions& options) {
     print(trace_head(trace->page_bytes(), trace->offset(), false));
     for (; more; more = trace->next(event), ++events) {
         print(trace_line(event));
-        if (events % 1024 == 0) progress.show(fmt::format("{}: line {}", input.source(), grouped(trace->line())));
+        if (events % 1024 == 0)
+            progress.show(fmt::format("{}: line {}", input.source(), grouped(trace->line_number())));
     }
     progress.clear();
     const TraceRemarks& remarks = trace->remarks();
     if (remarks.partial) print(fmt::format("# partial: {}\n", remarks.partial_reason));
     std::fprintf(stderr, "directmap: %s of %s\n", counted(events, "change", "changes").c_str(),
-                 counted(trace->line(), "line", "lines").c_str());
+                 counted(trace->line_number(), "line", "lines").c_str());
     for (const auto& [what, count] : remarks.skipped)
         std::fprintf(stderr, "directmap: not converted: %s: %s\n", what.c_str(), grouped(count).c_str());
     if (remarks.partial) std::fprintf(stderr, "directmap: partial: %s\n", remarks.partial_reason.c_str());

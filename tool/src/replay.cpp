@@ -370,7 +370,7 @@ public:
         TraceEvent event;
         constexpr std::uint64_t lines_between_reports = 64;
         while (trace_.next(event)) {
-            if (trace_.line() % lines_between_reports == 0) progress(trace_.line(), trace_.bytes_read());
+            if (trace_.line_number() % lines_between_reports == 0) progress(trace_.line_number(), trace_.bytes_read());
             play(event);
         }
         result_.remarks = trace_.remarks();

@@ -69,15 +69,15 @@ public:
             if (!began_ && parse_setting(words)) continue;
             began_ = true;
             if (is_cut() && !is_whole(words)) {
-                remarks_.partial = true;
-                remarks_.partial_reason = fmt::format("line {} is cut off", line_);
+                noted().partial = true;
+                noted().partial_reason = fmt::format("line {} is cut off", line_number());
                 return false;
             }
             parse_event(words, line, event);
             return true;
         }
         if (!headed_)
-            throw InputError(source_, 0, fmt::format("it is empty; a trace begins with a line '{}'", trace_format));
+            throw InputError(source(), 0, fmt::format("it is empty; a trace begins with a line '{}'", trace_format));
         return false;
     }
 
@@ -87,7 +87,7 @@ private:
         if (words[0] == "page") {
             for (const std::uint64_t size : {std::uint64_t{4096}, std::uint64_t{16384}, std::uint64_t{65536}})
                 if (words.size() == 2 && words[1] == leaf_name(size)) {
-                    page_bytes_ = size;
+                    set_page_bytes(size);
                     return true;
                 }
             fail("pages are 4K, 16K or 64K: 'page 4K'");
@@ -97,12 +97,12 @@ private:
             Scanner scanner(words.size() == 2 ? words[1] : "");
             if (!scanner.hex(offset) || !scanner.at_end() || offset % 4096 != 0)
                 fail("an offset is a hexadecimal number of whole pages: 'offset 0xffff000000000000'");
-            offset_ = offset;
+            set_offset(offset);
             return true;
         }
         if (words[0] == "ticks") {
             if (words.size() != 2 || words[1] != "recorded") fail("there is only 'ticks recorded'");
-            ticks_recorded_ = true;
+            set_ticks_recorded();
             return true;
         }
         return false;
@@ -116,7 +116,7 @@ private:
 
     void parse_event(const std::vector<std::string_view>& words, std::string_view line, TraceEvent& event) {
         event = TraceEvent{};
-        event.line = line_;
+        event.line = line_number();
         const auto time = parse_seconds(words[0]);
         if (!time)
             fail(fmt::format("a line begins with a time in seconds, such as 12.000250, not with '{}'",
@@ -135,7 +135,7 @@ private:
         }
         if (!names_memory(event.operation)) {
             if (words.size() > 2) fail(fmt::format("unexpected '{}'", printable(words[2])));
-            if (event.operation == TraceOperation::tick && !ticks_recorded_)
+            if (event.operation == TraceOperation::tick && !ticks_recorded())
                 fail("a trace with ticks says 'ticks recorded' before its first event");
             return;
         }
@@ -143,14 +143,15 @@ private:
         Scanner address(words[2]);
         if (!words[2].starts_with("0x") || !address.hex(event.address) || !address.at_end())
             fail(fmt::format("an address is a hexadecimal number that begins with 0x, not '{}'", printable(words[2])));
-        if (event.address % page_bytes_ != 0)
-            fail(fmt::format("{} is not the address of a page of {}", printable(words[2]), leaf_name(page_bytes_)));
+        if (event.address % page_bytes() != 0)
+            fail(fmt::format("{} is not the address of a page of {}", printable(words[2]), leaf_name(page_bytes())));
         Scanner count(words[3]);
         if (!count.decimal(event.pages) || !count.at_end() || event.pages == 0)
             fail(fmt::format("a number of pages is a number from 1 on, not '{}'", printable(words[3])));
         const std::uint64_t room =
             is_virtual(event.address) ? 0 - event.address : (std::uint64_t{1} << max_physical_bits) - event.address;
-        if ((!is_virtual(event.address) && event.address >> max_physical_bits != 0) || event.pages > room / page_bytes_)
+        if ((!is_virtual(event.address) && event.address >> max_physical_bits != 0) ||
+            event.pages > room / page_bytes())
             fail(fmt::format("{} pages at {} go beyond {}", printable(words[3]), printable(words[2]),
                              is_virtual(event.address) ? "the end of the address space" : "what machines can address"));
         if (words.size() > 4) {

@@ -70,7 +70,7 @@ public:
 
     [[nodiscard]] const std::string& source() const { return source_; }
     [[nodiscard]] const TraceRemarks& remarks() const { return remarks_; }
-    [[nodiscard]] std::uint64_t line() const { return line_; }
+    [[nodiscard]] std::uint64_t line_number() const { return line_; }
     [[nodiscard]] std::uint64_t bytes_read() const { return bytes_read_; }
 
     // What the lines before the first event said.
@@ -88,6 +88,12 @@ protected:
     [[nodiscard]] bool is_cut() const { return cut_; }
     [[noreturn]] void fail(const std::string& reason) const;
 
+    [[nodiscard]] TraceRemarks& noted() { return remarks_; }
+    void set_page_bytes(std::uint64_t bytes) { page_bytes_ = bytes; }
+    void set_offset(std::optional<std::uint64_t> offset) { offset_ = offset; }
+    void set_ticks_recorded() { ticks_recorded_ = true; }
+
+private:
     std::istream* input_ = nullptr;
     std::string source_;
     TraceRemarks remarks_;
@@ -96,8 +102,6 @@ protected:
     std::uint64_t page_bytes_ = 4096;
     std::optional<std::uint64_t> offset_;
     bool ticks_recorded_ = false;
-
-private:
     bool cut_ = false;
 };
 

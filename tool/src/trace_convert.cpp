@@ -82,24 +82,24 @@ class Converter final : public TraceReader {
 public:
     Converter(std::istream& input, const std::string& source, RecorderFormat format, const ConvertOptions& options)
         : TraceReader(input, source), format_(format), options_(options) {
-        page_bytes_ = options.page_bytes;
-        offset_ = options.offset;
+        set_page_bytes(options.page_bytes);
+        set_offset(options.offset);
     }
 
     bool next(TraceEvent& event) override {
         while (read_line(text_)) {
             event = TraceEvent{};
-            event.line = line_;
+            event.line = line_number();
             note_losses();
             if (format_ == RecorderFormat::ftrace ? parse_ftrace(event) : parse_bpftrace(event)) {
                 found_ = true;
                 return true;
             }
         }
-        if (!found_ && remarks_.skipped.empty())
-            throw InputError(source_, 0,
+        if (!found_ && noted().skipped.empty())
+            throw InputError(source(), 0,
                              fmt::format("none of its {} is {}; docs/replay.md shows how to record",
-                                         counted(line_, "line", "lines"),
+                                         counted(line_number(), "line", "lines"),
                                          format_ == RecorderFormat::ftrace
                                              ? "a call of set_memory_* or set_direct_map_*, as in "
                                                "'set_memory_ro(addr=0xffff888012345000, numpages=4)'"
@@ -114,20 +114,20 @@ private:
         const bool lost = format_ == RecorderFormat::ftrace ? line.find("[LOST ") != std::string_view::npos ||
                                                                   line.find("EVENTS DROPPED]") != std::string_view::npos
                                                             : line.starts_with("Lost ") || line.starts_with("Skipped ");
-        if (lost) mark_partial(fmt::format("the recorder lost events before line {}", line_));
+        if (lost) mark_partial(fmt::format("the recorder lost events before line {}", line_number()));
     }
     void mark_partial(std::string reason) {
-        if (!remarks_.partial) remarks_.partial_reason = std::move(reason);
-        remarks_.partial = true;
+        if (!noted().partial) noted().partial_reason = std::move(reason);
+        noted().partial = true;
     }
     bool skip(const std::string& reason) {
-        ++remarks_.skipped[reason];
+        ++noted().skipped[reason];
         return false;
     }
     /// For a line that is about permissions and makes no sense: a recorder's output may be cut or mixed up anywhere.
     bool misread(std::string_view what) {
-        mark_partial(is_cut() ? fmt::format("line {} is cut off", line_)
-                              : fmt::format("line {}: {}: '{}'", line_, what, printable(trimmed(text_))));
+        mark_partial(is_cut() ? fmt::format("line {} is cut off", line_number())
+                              : fmt::format("line {}: {}: '{}'", line_number(), what, printable(trimmed(text_))));
         return skip("lines that could not be read");
     }
 
@@ -136,24 +136,24 @@ private:
         if (!nanoseconds) {
             constexpr std::uint64_t millisecond = 1'000'000;
             nanoseconds = latest_ + millisecond;
-            ++remarks_.skipped["times that were missing (1 ms after the line before)"];
+            ++noted().skipped["times that were missing (1 ms after the line before)"];
         }
         latest_ = std::max(latest_, std::min(*nanoseconds, most_nanoseconds));
         event.nanoseconds = latest_;
     }
 
     bool set_memory(TraceEvent& event, std::uint64_t address, std::uint64_t pages) {
-        event.address = align_down(address, page_bytes_);
+        event.address = align_down(address, page_bytes());
         event.pages = pages;
         const std::uint64_t end = is_virtual(address) ? UINT64_MAX : (std::uint64_t{1} << max_physical_bits) - 1;
         if (event.address > end) return misread("this is no address");
         if (pages == 0) return skip("calls for no page");
-        if (pages - 1 > (end - event.address) / page_bytes_) return misread("so many pages can't be");
+        if (pages - 1 > (end - event.address) / page_bytes()) return misread("so many pages can't be");
         return true;
     }
     bool set_frame(TraceEvent& event, std::uint64_t frame, std::uint64_t pages) {
-        if (frame >= (std::uint64_t{1} << max_physical_bits) / page_bytes_) return misread("no page has this number");
-        return set_memory(event, frame * page_bytes_, pages);
+        if (frame >= (std::uint64_t{1} << max_physical_bits) / page_bytes()) return misread("no page has this number");
+        return set_memory(event, frame * page_bytes(), pages);
     }
     bool set_struct_page(TraceEvent& event, std::uint64_t page, std::uint64_t pages) {
         if (!options_.vmemmap) return skip("calls that name a struct page (--vmemmap tells which page that is)");
