@@ -210,6 +210,8 @@ TEST(Replay, WhatIsOutsideOfRamIsSaid) {
         "FILE:3: 0xffff888012345000 (physical 0x888052345000 with the offset 0xfffeffffc0000000) is not in the RAM "
         "of test, and neither is any other of its 2 changes; --memory-map says whose RAM it is, --offset where the "
         "direct map of the recorded kernel begins");
+    EXPECT_THAT(error_of(config_of({Policy::never}), "1 ro 0x1000 1\n2 collapse\n"),
+                HasSubstr("FILE:3: 0x1000 is not in the RAM of test"));
     EXPECT_EQ(error_of(config_of({Policy::never}), "1 note nothing\n"), "FILE: there is no change in it");
 }
 
@@ -406,6 +408,20 @@ TEST(ReplayCommand, EndsWithAVerdictThatTheFiguresBear) {
     EXPECT_LE(walks[json["verdict"]["policy"]], fewest * 1.05 + 0.5);
     EXPECT_THAT(text.output,
                 HasSubstr(fmt::format("For this trace: {} (", json["verdict"]["policy"].get<std::string>())));
+}
+
+TEST(ReplayCommand, PoliciesThatCostTheSameAreCalledJustAsGood) {
+    const std::string replay = "printf 'directmap.trace/1\n1 ro 0x40200000 1\n' > \"$T\"; printf '40000000+1G\n' | $D "
+                               "replay \"$T\" --memory-map - "
+                               "--accesses none --policy never --policy on-restore";
+    const Folder folder;
+    const auto verdict_of = [&](const std::string& more) {
+        return shell("T='" + folder.file("trace") + "'; " + replay + more).output;
+    };
+    EXPECT_THAT(verdict_of(""), AllOf(HasSubstr("For this trace: never ("), HasSubstr(" Just as good: on-restore"),
+                                      Not(HasSubstr("more invalidations"))));
+    // Pages need as few invalidations, but more leaves.
+    EXPECT_THAT(verdict_of(" --policy pages"), HasSubstr("Behind: pages"));
 }
 
 TEST(ReplayCommand, ARecordersOutputIsReadAsItIs) {

@@ -374,7 +374,8 @@ public:
             play(event);
         }
         result_.remarks = trace_.remarks();
-        if (result_.events == 0 && result_.outside.events != 0)
+        // Collapses alone are nothing to compare policies by.
+        if (result_.pages == 0 && result_.outside.events != 0)
             throw InputError(trace_.source(), result_.outside.line, nothing_in_ram());
         if (result_.events == 0) throw InputError(trace_.source(), 0, "there is no change in it");
         if (result_.moments.back().events != result_.events || result_.moments.back().line != line_) add_moment();

@@ -201,19 +201,21 @@ Verdict verdict_of(const ReplaySetting& setting, const ReplayResult& result) {
     std::vector<std::size_t> good;
     for (const std::size_t i : able)
         if (costs[i] <= best * 1.05 + slack) good.push_back(i);
-    const std::size_t chosen = *std::min_element(good.begin(), good.end(), [&](std::size_t a, std::size_t b) {
-        return result.policies[a].counters.invalidations < result.policies[b].counters.invalidations;
-    });
+    const auto invalidations = [&](std::size_t i) { return result.policies[i].counters.invalidations; };
+    const std::size_t chosen = *std::min_element(
+        good.begin(), good.end(), [&](std::size_t a, std::size_t b) { return invalidations(a) < invalidations(b); });
     verdict.policy = chosen;
-    std::vector<std::string> equals, others;
+    std::vector<std::string> equals, dearer, others;
     for (std::size_t i = 0; i < result.policies.size(); ++i) {
         if (i == chosen) continue;
         const bool equal = std::find(good.begin(), good.end(), i) != good.end();
-        (equal ? equals : others).push_back(policy_text(setting, result, i));
+        const bool more = invalidations(i) > invalidations(chosen);
+        (!equal ? others : more ? dearer : equals).push_back(policy_text(setting, result, i));
     }
     verdict.text = fmt::format("For this trace: {}.", policy_text(setting, result, chosen));
-    if (!equals.empty())
-        verdict.text += fmt::format(" As good, but for more invalidations: {}.", fmt::join(equals, ", "));
+    if (!equals.empty()) verdict.text += fmt::format(" Just as good: {}.", fmt::join(equals, ", "));
+    if (!dearer.empty())
+        verdict.text += fmt::format(" As good, but for more invalidations: {}.", fmt::join(dearer, ", "));
     if (!others.empty()) verdict.text += fmt::format(" Behind: {}.", fmt::join(others, ", "));
     const PolicyMoment& end = end_of(result, chosen);
     const std::uint64_t fewest = sum_of(result.policies[chosen].smallest_cover);
