@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""What `run`, `plan`, `watch` and `replay` print with --json, held against docs/schema: every shape that they can print, and that
+"""What `run`, `plan`, `watch`, `replay` and `explore` print with --json, held against docs/schema: every shape that they can print, and that
 nothing else would pass.
 
 usage: schema_test.py DIRECTMAP
@@ -38,9 +38,10 @@ MEMINFO = "DirectMap4k:       28672 kB\nDirectMap2M:     2068480 kB\nDirectMap1G
 VMSTAT = "direct_map_level2_splits 94\ndirect_map_level3_splits 4\n"
 
 # Keys that may be missing; all others must be there. A key of an open list of names may be missing too.
-OPTIONAL = {"run": {"keyed_bytes", "pools", "refused"}, "plan": {"name"}, "watch": set(), "replay": {"note"}}
+OPTIONAL = {"run": {"keyed_bytes", "pools", "refused"}, "plan": {"name"}, "watch": set(), "replay": {"note"},
+            "explore": {"fault", "violation"}, "explore-replay": {"fault"}}
 OPEN = {"run": {"leaves", "smallest_cover"}, "plan": {"leaves"}, "watch": {"bytes", "events", "rates"},
-        "replay": {"leaves", "smallest_cover", "operations", "skipped", "refused", "misses"}}
+        "replay": {"leaves", "smallest_cover", "operations", "skipped", "refused", "misses"}, "explore": set(), "explore-replay": set()}
 
 command = None
 
@@ -219,6 +220,19 @@ class Schemas(unittest.TestCase):
         self.assertTrue(by_call[calls[1]]["trace"]["partial"])
         self.assertNotIn("tlb", by_call[calls[2]])
         self.hold("replay", documents)
+
+    def test_explore(self):
+        race = "explore --scenario split-split-same-leaf"
+        calls = [race, f"{race} --bound 1", f"{race} --exhaustive", f"{race} --random 1 --runs 20", f"{race} --fault trust-old-plan",
+                 "explore --fault trust-old-plan --save found.json", "explore --fault walk-unannounced --save chosen.json"]
+        documents = [(call, json.loads(self.output(call, codes=(0, 3)))) for call in calls]
+        self.hold("explore", documents)
+        clean = json.loads((self.folder / "found.json").read_text())
+        clean.update(switches=[], choices=[])
+        del clean["fault"], clean["violation"]
+        self.write("clean.json", json.dumps(clean))
+        calls = ["explore --replay found.json", "explore --replay clean.json"]
+        self.hold("explore-replay", [(call, json.loads(self.output(call, codes=(0, 3)))) for call in calls])
 
 
 if __name__ == "__main__":

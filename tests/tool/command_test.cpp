@@ -50,11 +50,14 @@ TEST(Command, AMisspeltCommandIsNamed) {
     EXPECT_EQ(shell("$D 2>&1").output, "directmap: a command is missing (see directmap --help)\n");
 }
 
-TEST(Command, ABlankLinePartsWhatEachCommandIsForFromItsUsage) {
+TEST(Command, TheHelpOfEachCommandIsForPeople) {
     for (const std::string command :
          {"", "run", "plan", "analyze", "diff", "replay", "convert-trace", "watch", "boot", "explore", "man"}) {
         const std::string help = shell("$D " + command + " --help").output;
+        // A blank line parts what it is for from its usage, and no types or lists of the parser stand between words.
         EXPECT_THAT(help, HasSubstr("\n\nUsage: directmap")) << command;
+        for (const std::string word : {"UINT", "Excludes:", "Needs:", " in ["})
+            EXPECT_THAT(help, testing::Not(HasSubstr(word))) << command;
         EXPECT_THAT(help, testing::Not(HasSubstr("\n\n\n"))) << command;
     }
 }

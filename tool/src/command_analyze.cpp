@@ -325,7 +325,7 @@ void register_analyze(CLI::App& app, int& exit_code) {
         ->type_name("FILE");
     analyze->add_option("--jobs", options->jobs, "Inputs to read at a time; 0 means as many as there are CPUs")
         ->type_name("N")
-        ->check(CLI::Range(0, 1024))
+        ->check(CLI::Range(0, 1024).description(""))
         ->capture_default_str();
     analyze->add_flag("--json", options->json,
                       "Print JSON: one object a line, one line for each dump (docs/schema.md)");

@@ -329,9 +329,9 @@ void register_boot(CLI::App& app, int& exit_code) {
     const auto options = std::make_shared<Options>();
     CLI::App* command = app.add_subcommand("boot", description);
     command->footer(footer);
-    command->add_option("--cpus", options->cpus, "How many CPUs the machine has")
+    command->add_option("--cpus", options->cpus, "How many CPUs the machine has, 1 to 8")
         ->type_name("N")
-        ->check(CLI::Range(1u, 8u))
+        ->check(CLI::Range(1u, 8u).description(""))
         ->capture_default_str();
     command->add_option("--memory", options->memory, "How much memory, in M or G")
         ->type_name("SIZE")
@@ -352,7 +352,7 @@ void register_boot(CLI::App& app, int& exit_code) {
         ->capture_default_str();
     command->add_option("--nolive", options->nolive, "CPU N doesn't tolerate live resizing; may be\nrepeated")
         ->type_name("N")
-        ->check(CLI::Range(0u, 7u))
+        ->check(CLI::Range(0u, 7u).description(""))
         ->allow_extra_args(false);
     command->add_option("--scenario", options->scenario, "What is played, see below")
         ->type_name("NAME")
@@ -378,7 +378,7 @@ void register_boot(CLI::App& app, int& exit_code) {
     command->add_option("--kernel", options->kernel, "Another kernel image")->type_name("FILE");
     command->add_option("--timeout", options->timeout, "The machine is stopped after this long")
         ->type_name("SECONDS")
-        ->check(CLI::Range(1u, 86400u))
+        ->check(CLI::Range(1u, 86400u).description(""))
         ->capture_default_str();
     command->callback([options, &exit_code] { exit_code = boot(*options); });
 }

@@ -275,7 +275,7 @@ void register_explore(CLI::App& app, int& exit_code) {
         ->type_name("NAME");
     CLI::Option* bound = explore->add_option("--bound", options->bound, "Every order with at most N preemptions")
                              ->type_name("N")
-                             ->check(CLI::Range(0u, 100u))
+                             ->check(CLI::Range(0u, 100u).description(""))
                              ->capture_default_str();
     CLI::Option* exhaustive = explore
                                   ->add_flag("--exhaustive", options->exhaustive,
@@ -288,12 +288,12 @@ void register_explore(CLI::App& app, int& exit_code) {
                               ->excludes(exhaustive);
     explore->add_option("--runs", options->runs, "How many random orders")
         ->type_name("N")
-        ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 40))
+        ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 40).description(""))
         ->needs(random)
         ->default_str("1000");
     explore->add_option("--jobs", options->jobs, "Processes that search; the number of CPUs by default")
         ->type_name("N")
-        ->check(CLI::Range(1u, 1024u));
+        ->check(CLI::Range(1u, 1024u).description(""));
     CLI::Option* replay =
         explore->add_option("--replay", options->replay, "Run one saved schedule and tell it as a story")
             ->type_name("FILE");

@@ -2,6 +2,7 @@
 #include "input_error.hpp"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -49,6 +50,11 @@ public:
         std::stringstream line;
         CLI::detail::format_help(line, command->get_name(), text.substr(0, text.find('\n')), get_column_width());
         return line.str();
+    }
+    /// Without the list of options that can't stand beside it: who uses two of them is told.
+    std::string make_option_opts(const CLI::Option* option) const override {
+        const std::string text = CLI::Formatter::make_option_opts(option);
+        return text.substr(0, std::min(text.find(" Excludes:"), text.find(" Needs:")));
     }
     /// A blank line before the usage.
     std::string make_description(const CLI::App* app) const override {
