@@ -285,6 +285,20 @@ TEST(ReportOption, APageOfAReplayHasTheVerdictAndEveryPolicysCourseAndMap) {
     }
 }
 
+TEST(ReportOption, OneCpuIsNotCalledCpus) {
+    const TemporaryFolder folder;
+    const std::string map = folder.write("iomem", "80000000-bfffffff : System RAM\n");
+    const std::string trace = folder.write("trace", "directmap.trace/1\n1 ro 0x80000000 1\n");
+    for (const std::string& command :
+         {fmt::format("run --scenario tiny --no-comparison"), fmt::format("replay '{}' --accesses none", trace)}) {
+        const CommandResult result = run_command(
+            fmt::format("{} --cpus 1 --memory-map '{}' --report '{}'", command, map, folder.path("page.html")));
+        ASSERT_EQ(result.exit_code, 0) << result.err;
+        const std::string data = data_in(file_text(folder.path("page.html"))).dump();
+        EXPECT_THAT(data, HasSubstr("1 CPU\"")) << command;
+    }
+}
+
 TEST(ReportOption, APageOfARunHasEveryPolicysCourseAndMap) {
     const TemporaryFolder folder;
     const std::string map = folder.write("map", "80000000-bfffffff : System RAM\n");

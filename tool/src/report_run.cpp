@@ -78,7 +78,7 @@ void add_facts(Report& report, const RunSetting& setting, const std::vector<cons
     const std::uint64_t page = best->leaf_sizes.back();
     const Step& end = best->steps.back();
     report.facts = {
-        {"RAM", human_size(end.map.bytes), fmt::format("{} CPUs", setting.config.cpus)},
+        {"RAM", human_size(end.map.bytes), counted(setting.config.cpus, "CPU", "CPUs")},
         {"steps", grouped(best->steps.size()), fmt::format("{} changes of the map", grouped(best->changes))}};
     const std::string name = policy_title(best->policy);
     const WorkloadResult* pages = find(Policy::pages);
