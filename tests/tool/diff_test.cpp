@@ -148,6 +148,12 @@ TEST(Diff, TheDumpOfAFileIsChosenByNumber) {
     RereadableInput a(both + "#1");
     RereadableInput b(both + "#2");
     EXPECT_EQ(diff_dumps(a, b, {}).split.count(), 1u);
+    const std::string text = run_command(fmt::format("diff '{0}#1' '{0}#2'", both)).out;
+    EXPECT_THAT(text, HasSubstr(fmt::format("{0}#1 -> {0}#2\n", both)));
+    const std::string of_two_hosts = dump_path("arm64-16k-and-4k-kasan.txt");
+    const std::string refused = run_command(fmt::format("diff '{0}#1' '{0}#2'", of_two_hosts)).err;
+    EXPECT_THAT(refused, HasSubstr("kasan.txt#2: is a dump of arm64 with 4K pages, but "));
+    EXPECT_THAT(refused, HasSubstr("kasan.txt#1 is one of arm64 with 16K pages"));
     EXPECT_EQ(error_of([&] {
                   RereadableInput c(both + "#3");
                   RereadableInput d(both + "#2");

@@ -388,6 +388,10 @@ std::uint64_t ResizeSummary::count() const {
     return total;
 }
 
+std::string DumpDiff::title_of(const DumpAnalysis& dump) const {
+    return before.name == after.name ? fmt::format("{}#{}", dump.name, dump.index) : dump.name;
+}
+
 bool DumpDiff::same() const {
     return split.bytes == 0 && healed.bytes == 0 && permission_bytes == 0 && mapped.bytes == 0 && unmapped.bytes == 0;
 }
@@ -402,11 +406,12 @@ DumpDiff diff_dumps(RereadableInput& before, RereadableInput& after, const DiffO
     if (diff.before.architecture != diff.after.architecture ||
         map_before.geometry.granule() != map_after.geometry.granule())
         throw InputError(
-            after.name(), 0,
+            diff.title_of(diff.after), 0,
             fmt::format(
                 "is a dump of {} with {} pages, but {} is one of {} with {} pages; expected two dumps of one host",
-                architecture_name(diff.after.architecture), leaf_name(map_after.geometry.granule()), before.name(),
-                architecture_name(diff.before.architecture), leaf_name(map_before.geometry.granule())));
+                architecture_name(diff.after.architecture), leaf_name(map_after.geometry.granule()),
+                diff.title_of(diff.before), architecture_name(diff.before.architecture),
+                leaf_name(map_before.geometry.granule())));
     const std::unique_ptr<ByteSource> source_before = before.open();
     const std::unique_ptr<ByteSource> source_after = after.open();
     LeafStream leaves_before(*source_before, diff.before, map_before, diff.vocabulary);

@@ -99,6 +99,8 @@ struct DumpDiff {
     MapPicture picture{0}; ///< the later dump; kinds are marked with what changed
 
     [[nodiscard]] bool same() const;
+    /// What a person calls one of both dumps: with its number if they are of one file.
+    [[nodiscard]] std::string title_of(const DumpAnalysis& dump) const;
 };
 
 struct DiffOptions {

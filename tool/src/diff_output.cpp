@@ -227,8 +227,9 @@ Json json_of(const DumpDiff& diff) {
 std::string text_of(const DumpDiff& diff, const Palette& palette, std::size_t listed) {
     const MapSummary& before = diff.before.map.value();
     const MapSummary& after = diff.after.map.value();
-    std::string text =
-        palette.bold(fmt::format("{} -> {}", shown_path(diff.before.name), shown_path(diff.after.name))) + '\n';
+    std::string text = palette.bold(fmt::format("{} -> {}", shown_path(diff.title_of(diff.before)),
+                                                shown_path(diff.title_of(diff.after)))) +
+                       '\n';
     text += fmt::format("{}, {} pages; direct map {}{}\n", architecture_name(diff.after.architecture),
                         leaf_name(after.geometry.granule()), address_range(after.start, after.last),
                         diff.moved ? fmt::format(", before {} (compared by distance from the start)",
@@ -236,7 +237,7 @@ std::string text_of(const DumpDiff& diff, const Palette& palette, std::size_t li
                                    : "");
     for (const DumpAnalysis* analysis : {&diff.before, &diff.after}) {
         if (analysis->partial())
-            text += fmt::format("{}: {} is partial: {}\n", palette.yellow("Note"), shown_path(analysis->name),
+            text += fmt::format("{}: {} is partial: {}\n", palette.yellow("Note"), shown_path(diff.title_of(*analysis)),
                                 analysis->problems.front().reason);
     }
     if (diff.same())

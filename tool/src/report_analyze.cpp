@@ -301,7 +301,8 @@ Report report_of(const DumpDiff& diff) {
     const MapSummary& after = diff.after.map.value();
     Report report;
     report.kind = "diff";
-    report.title = fmt::format("{} → {}", shown_path(diff.before.name), shown_path(diff.after.name));
+    report.title =
+        fmt::format("{} → {}", shown_path(diff.title_of(diff.before)), shown_path(diff.title_of(diff.after)));
     report.subtitle = circumstances(diff.after, after);
     if (diff.moved)
         report.subtitle +=
@@ -317,8 +318,8 @@ Report report_of(const DumpDiff& diff) {
     }
     for (const DumpAnalysis* analysis : {&diff.before, &diff.after}) {
         if (analysis->partial())
-            report.verdicts.push_back(
-                fmt::format("{} is partial: {}", shown_path(analysis->name), analysis->problems.front().reason));
+            report.verdicts.push_back(fmt::format("{} is partial: {}", shown_path(diff.title_of(*analysis)),
+                                                  analysis->problems.front().reason));
     }
     report.facts = {
         {"split", grouped(diff.split.count()), fmt::format("{} of memory", human_size(diff.split.bytes))},
