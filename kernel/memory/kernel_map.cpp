@@ -30,6 +30,8 @@ constinit Storage<SeededPlatform> platform_storage;
 constinit Storage<KernelMap> map_storage;
 
 constexpr std::uint64_t page_zone_size = std::uint64_t{64} << 20;
+/// During a day, what a realm would have: shared memory is that of another address. No device answers there.
+constexpr std::uint64_t realm_bit = direct_map_size >> 1;
 /// Tables beyond what the map consists of: what is set aside, what is on its way back.
 constexpr std::uint64_t spare_tables = 128;
 
@@ -118,8 +120,16 @@ void start_direct_map(const Machine& machine) {
     memory.platform = platform;
     memory.tables.start_early(*platform);
     const unsigned table_key = overlays::enabled() ? overlays::table_key : 0;
+    const bool day = machine.command_line.scenario == "day";
+    memory.policy = !day                              ? CollapsePolicy::on_request
+                    : machine.command_line.never_heal ? CollapsePolicy::never
+                                                      : CollapsePolicy::background;
+    if (day) memory.format.realm_shared_address = realm_bit;
     memory.map = new (map_storage.bytes)
-        KernelMap{*platform, {.offset = direct_map_offset, .table_key = table_key}, {regions, max_regions}};
+        KernelMap{*platform,
+                  {.offset = direct_map_offset, .policy = memory.policy, .table_key = table_key},
+                  {regions, max_regions},
+                  memory.format};
 
     std::optional<InstructionMeter> meter;
     if (InstructionMeter::available()) meter.emplace();

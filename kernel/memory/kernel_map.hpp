@@ -16,6 +16,8 @@ struct Memory {
     SeededPlatform* platform = nullptr;
     MemoryPlan plan;
     Mapping mapping = Mapping::largest;
+    CollapsePolicy policy = CollapsePolicy::on_request;
+    Format format;
     PhysRange page_zone; ///< with map=zoned: mapped by pages
     MapTables tables;
     std::optional<std::uint64_t> build_instructions; ///< where they can be counted

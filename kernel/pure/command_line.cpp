@@ -1,22 +1,11 @@
 #include "pure/command_line.hpp"
 
 #include "pure/boot_information.hpp"
+#include "pure/number.hpp"
 
 namespace directmap::kernel {
 
 namespace {
-
-bool read_decimal(std::string_view text, std::uint64_t& number) {
-    if (text.empty()) return false;
-    number = 0;
-    for (const char c : text) {
-        if (c < '0' || c > '9') return false;
-        const auto digit = static_cast<std::uint64_t>(c - '0');
-        if (number > (~std::uint64_t{0} - digit) / 10) return false;
-        number = number * 10 + digit;
-    }
-    return true;
-}
 
 bool read_map_style(std::string_view text, MapStyle& style) {
     if (text == "large") {
@@ -55,6 +44,14 @@ const char* read_word(std::string_view key, std::string_view value, bool has_val
     }
     if (key == "seed") return read_decimal(value, line.seed) ? nullptr : bad_value;
     if (key == "rounds") return read_decimal(value, line.rounds) ? nullptr : bad_value;
+    if (key == "placement") {
+        line.scattered = value == "scattered";
+        return line.scattered || value == "pooled" ? nullptr : bad_value;
+    }
+    if (key == "policy") {
+        line.never_heal = value == "never";
+        return line.never_heal || value == "background" ? nullptr : bad_value;
+    }
     if (key == "map") return read_map_style(value, line.map) ? nullptr : bad_value;
     if (key == "assume") {
         line.assume_no_abort = value == "no-abort";

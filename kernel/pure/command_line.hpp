@@ -23,6 +23,8 @@ struct CommandLine {
     MapStyle map = MapStyle::automatic;
     bool assume_no_abort = false; ///< treat FEAT_BBM level 2 as level 3: no conflict aborts
     bool emulate_keys = false;    ///< a variable stands in for the key register that the CPU lacks
+    bool scattered = false;    ///< of a day: its users' memory lies anywhere, and not in pools
+    bool never_heal = false;   ///< of a day: what was split stays so
     bool json = false;
     bool dump = false;
 };
@@ -36,7 +38,7 @@ struct CommandLineError {
 /// Reads words separated by spaces. A word that isn't known, or whose value isn't, is an error.
 ///
 ///   scenario=NAME   seed=N   rounds=N   nolive=CPU   map=large|pages|zoned   assume=no-abort   keys=emulated
-///   fault=NAME json   dump
+///   fault=NAME   placement=pooled|scattered   policy=background|never   json   dump
 [[nodiscard]] CommandLineError read_command_line(std::string_view text, CommandLine& command_line);
 
 } // namespace directmap::kernel

@@ -5,23 +5,17 @@
 #include "cpu/barriers.hpp"
 #include "cpu/cpu.hpp"
 #include "cpu/expected_fault.hpp"
-#include "directmap/area.hpp"
 #include "directmap_clients/executable_cache.hpp"
 #include "directmap_clients/guard_pages.hpp"
 #include "directmap_clients/secret_memory.hpp"
 #include "memory/kernel_map.hpp"
+#include "scenarios/client_memory.hpp"
 #include "scenarios/crew.hpp"
 #include "scenarios/scenario.hpp"
 
 namespace directmap::kernel {
 
 namespace {
-
-using ClientArea = Area<Format, KernelMap>;
-
-/// In the direct map's half, far beyond all RAM: there the upper tables are the engine's, for every granule.
-constexpr VirtAddr code_area{0xffff'4000'0000'0000}, window_area{0xffff'6000'0000'0000};
-constexpr std::uint64_t area_bits_count = Geometry::region_bytes / page_size / 64;
 
 /// Chunks out of the arena, and what was given back on top.
 class ArenaSource {
@@ -46,36 +40,6 @@ private:
     unsigned out_ = 0;
 };
 
-/// Memory as this kernel writes it. New instructions go out of the data cache, then out of every instruction cache.
-struct KernelMemory {
-    Stage& stage;
-    /// Who zeroes while nothing maps the page: here a window of its own.
-    ClientArea* windows = nullptr;
-
-    void zero(PhysRange range) {
-        auto window = windows->map({&range, 1}, Attributes{});
-        require(window, "a window for zeroing");
-        auto* words = reinterpret_cast<volatile std::uint64_t*>(window.value().start.value());
-        for (std::uint64_t i = 0; i < range.size / sizeof(*words); ++i) words[i] = 0;
-        if (!windows->unmap(window.value())) fail("a window that can't be closed");
-    }
-    void write(VirtAddr va, const void* from, std::size_t bytes) {
-        auto* to = reinterpret_cast<volatile std::uint32_t*>(va.value());
-        for (std::size_t i = 0; i < bytes / sizeof(*to); ++i) to[i] = static_cast<const std::uint32_t*>(from)[i];
-        sync(va.value(), bytes);
-    }
-    void fill(VirtAddr va, std::uint32_t word, std::size_t bytes) {
-        auto* to = reinterpret_cast<volatile std::uint32_t*>(va.value());
-        for (std::size_t i = 0; i < bytes / sizeof(*to); ++i) to[i] = word;
-        sync(va.value(), bytes);
-    }
-    static void sync(std::uint64_t va, std::uint64_t bytes) {
-        const std::uint64_t line = std::uint64_t{4} << (read_ctr_el0() >> 16 & 0xf);
-        for (std::uint64_t at = va; at < va + bytes; at += line) asm volatile("dc cvau, %0" ::"r"(at) : "memory");
-        asm volatile("dsb ish\n\tic ialluis\n\tdsb ish\n\tisb" ::: "memory");
-    }
-};
-
 using Pool = ChunkPool<KernelMap, ArenaSource>;
 using Secrets = clients::SecretMemory<KernelMap, Pool, KernelMemory>;
 using Cache = clients::ExecutableCache<KernelMap, ClientArea, ClientArea, ArenaSource, KernelMemory>;
@@ -89,12 +53,6 @@ constinit ChunkFrame frames[64] = {};
 constinit Magazine<SpinLock> magazines[max_cpus] = {};
 constinit clients::CodeChunk chunks[2] = {};
 constinit PhysRange guard_storage[1] = {};
-
-void must_fault(Stage& stage, const ProbeResult& result, FaultKind kind, const char* what) {
-    if (!result.faulted) fail("{} on CPU {} must fault, but worked", what, this_cpu().index);
-    if (result.syndrome.fault() != kind) fail("{} on CPU {} faulted, but wrongly", what, this_cpu().index);
-    stage.tally.count_fault();
-}
 
 void run_code(Stage& stage, Crew& crew, ClientArea& area, ClientArea& windows, ArenaSource& source,
               KernelMemory& contents) {
@@ -189,7 +147,7 @@ void play_clients(Stage& stage) {
                        {{area_regions + 1, 1}, area_bits[1], area_aliases[1]}};
     require(area.open(), "opening an area for code");
     require(windows.open(), "opening an area for windows");
-    KernelMemory contents{stage, &windows};
+    KernelMemory contents{windows};
 
     Field field{stage};
     field.add_neighbours_of({stage.arena.start + (std::uint64_t{16} << 20), page_size});

@@ -96,6 +96,7 @@ void play_atomic(Stage& stage);
 void play_exhaustion(Stage& stage);
 void play_hotplug(Stage& stage);
 void play_clients(Stage& stage);
+void play_day(Stage& stage);
 void play_admission(Stage& stage);
 void play_keys(Stage& stage);
 void play_races(Stage& stage);

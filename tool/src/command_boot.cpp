@@ -58,6 +58,7 @@ constexpr const char* footer =
     "repainted\n"
     "  directmap boot --cpu cortex-a57 --map zoned      a machine that can't resize at all\n"
     "  directmap boot --scenario measure --memory 256G  what a map of 256 GiB costs, large and by pages\n"
+    "  directmap boot --day day.txt --memory 256G       a day that `directmap run --day day.txt` has written\n"
     "  directmap boot --fault no-invalidation           a mistake in the platform; the boot must fail\n"
     "\n"
     "Exit codes: 0 the verdict is PASS, 1 it is FAIL or didn't come in time, 2 bad input or usage.";
@@ -70,6 +71,9 @@ struct Options {
     std::string map = "automatic";
     std::vector<unsigned> nolive;
     std::string scenario = "all";
+    std::string day;
+    std::string placement = "pooled";
+    std::string policy = "background";
     std::uint64_t seed = 1;
     std::uint64_t rounds = 0;
     std::string fault = "none";
@@ -114,13 +118,15 @@ void check_memory(const std::string& text) {
 
 /// The words of the kernel's command line (kernel/pure/command_line.hpp).
 std::string kernel_words(const Options& options) {
-    std::string words = fmt::format("scenario={} seed={}", options.scenario, options.seed);
+    std::string words =
+        fmt::format("scenario={} seed={}", options.day.empty() ? options.scenario : "day", options.seed);
     if (options.rounds != 0) words += fmt::format(" rounds={}", options.rounds);
     if (options.map != "automatic") words += " map=" + options.map;
     if (options.fault != "none") words += " fault=" + options.fault;
     for (const unsigned cpu : options.nolive) words += fmt::format(" nolive={}", cpu);
     if (!options.no_assume) words += " assume=no-abort";
     if (options.emulate_keys) words += " keys=emulated";
+    if (!options.day.empty()) words += fmt::format(" placement={} policy={}", options.placement, options.policy);
     if (options.dump) words += " dump";
     if (options.json) words += " json";
     return words;
@@ -135,6 +141,7 @@ std::vector<std::string> qemu_command(const Options& options) {
                                         "-nodefaults", "-display", "none", "-serial", "stdio", "-semihosting-config",
                                         "enable=on,target=native", "-kernel", find_image(options).string(), "-append",
                                         kernel_words(options)};
+    if (!options.day.empty()) command.insert(command.end(), {"-initrd", options.day});
     // Then time is a count of instructions, the same in every run.
     if (options.scenario == "measure") command.insert(command.end(), {"-icount", "shift=0"});
     return command;
@@ -294,6 +301,8 @@ std::string shell_words(const std::vector<std::string>& command) {
 
 int boot(const Options& options) {
     check_memory(options.memory);
+    if (!options.day.empty() && !fs::is_regular_file(options.day))
+        throw InputError(options.day, 0, "there is no such file");
     if (options.dry_run) {
         fmt::print("{}\n", shell_words(qemu_command(options)));
         return exit_ok;
@@ -356,6 +365,21 @@ void register_boot(CLI::App& app, int& exit_code) {
         ->allow_extra_args(false);
     command->add_option("--scenario", options->scenario, "What is played, see below")
         ->type_name("NAME")
+        ->capture_default_str();
+    command
+        ->add_option("--day", options->day,
+                     "Play what run --day has written, on the components of\ndocs/clients.md; instead of --scenario")
+        ->type_name("FILE")
+        ->excludes("--scenario");
+    command->add_option("--placement", options->placement, "Where the memory of a day lies: pooled or scattered")
+        ->type_name("HOW")
+        ->transform(one_of({"pooled", "scattered"}))
+        ->needs("--day")
+        ->capture_default_str();
+    command->add_option("--policy", options->policy, "When a day's leaves heal: background or never")
+        ->type_name("POLICY")
+        ->transform(one_of({"background", "never"}))
+        ->needs("--day")
         ->capture_default_str();
     command->add_option("--seed", options->seed, "Of everything random")->type_name("S")->capture_default_str();
     command->add_option("--rounds", options->rounds, "Rounds of each scenario; 0: its own number")

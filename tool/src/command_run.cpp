@@ -78,6 +78,7 @@ struct Options {
     std::uint64_t seed = 0;
     std::string record;
     std::string trace;
+    std::string day;
     std::string protect_tables = "off";
     std::string report;
     std::string version;
@@ -151,6 +152,8 @@ bool run_scenario(const Options& options) {
         throw InputError("--record", 0, "the events of one policy are recorded; --policy all are several");
     if (!options.trace.empty() && choice.shown.size() != 1)
         throw InputError("--trace", 0, "the changes of one policy are written; --policy all are several");
+    if (!options.day.empty() && choice.shown.size() != 1)
+        throw InputError("--day", 0, "the day of one run is written; --policy all are several");
     const bool trace_alone = options.trace == "-";
     if (trace_alone && options.json)
         throw InputError("--trace", 0, "a trace on standard output and --json would be mixed up");
@@ -201,6 +204,15 @@ bool run_scenario(const Options& options) {
         trace = [&output](const TraceEvent& event) { output << trace_line(event); };
     }
 
+    std::ofstream day_file;
+    DaySink day;
+    if (!options.day.empty()) {
+        day_file.open(options.day, std::ios::binary | std::ios::trunc);
+        if (!day_file) throw InputError(printable(options.day), 0, std::strerror(errno));
+        day_file << fmt::format("directmap-day 1 {}\n", plan.leaf_sizes.back());
+        day = [&day_file](const std::string& line) { day_file << line << '\n'; };
+    }
+
     const RunSetting setting{map, plan, scenario, config};
     const Palette palette(stdout);
     const std::size_t width = output_width();
@@ -210,10 +222,10 @@ bool run_scenario(const Options& options) {
     for (const Policy policy : choice.shown) {
         if (options.json || trace_alone) {
             QuietListener listener(policy, progress);
-            results.push_back(play(scenario, config, policy, listener, record, trace));
+            results.push_back(play(scenario, config, policy, listener, record, trace, day));
         } else {
             Timeline listener(setting, policy, progress, palette, width);
-            results.push_back(play(scenario, config, policy, listener, record, trace));
+            results.push_back(play(scenario, config, policy, listener, record, trace, day));
             listener.finish();
         }
     }
@@ -221,6 +233,7 @@ bool run_scenario(const Options& options) {
         throw InputError(printable(options.record), 0, std::strerror(errno));
     if (trace_file.is_open() && !trace_file.flush())
         throw InputError(printable(options.trace), 0, std::strerror(errno));
+    if (day_file.is_open() && !day_file.flush()) throw InputError(printable(options.day), 0, std::strerror(errno));
     for (const Policy policy : choice.compared) {
         QuietListener listener(policy, progress);
         results.push_back(play(scenario, config, policy, listener));
@@ -299,6 +312,9 @@ void register_run(CLI::App& app, int& exit_code) {
     run->add_option("--trace", options->trace,
                     "Write the changes of the shown policy's run as a trace for\nreplay; '-' is standard output, "
                     "and nothing else is shown")
+        ->type_name("FILE");
+    run->add_option("--day", options->day,
+                    "Write what the users do as a file that the reference kernel\nplays too: boot --day")
         ->type_name("FILE");
     run->add_option("--report", options->report, "Also write a page with pictures (HTML, docs/report.md)")
         ->type_name("FILE");

@@ -114,18 +114,39 @@ private:
     std::map<std::uint64_t, std::uint64_t> used_; ///< start to end
 };
 
+/// Small numbers for whatever comes and goes, the lowest free one first.
+class Numbers {
+public:
+    std::uint64_t take() {
+        if (free_.empty()) return next_++;
+        return free_.extract(free_.begin()).value();
+    }
+    void give(std::uint64_t number) { free_.insert(number); }
+
+private:
+    std::set<std::uint64_t> free_;
+    std::uint64_t next_ = 0;
+};
+
 /// A loaded module: text, constants, data, in this order in one piece of memory, or wherever a pool has them.
 struct Module {
     Range memory;
     Range text;
     Range constants;
     clients::Module pooled;
+    std::uint64_t number = 0;
 };
 
 /// What a guest shares with its host: one piece, or pages out of clusters.
 struct SharedArea {
     Range range;
     std::vector<PhysAddr> pages;
+    std::uint64_t number = 0;
+};
+
+struct SecretPage {
+    Range page;
+    std::uint64_t number = 0;
 };
 
 /// The page allocator as pools see it.
@@ -147,10 +168,11 @@ private:
 class Player {
 public:
     Player(const Scenario& scenario, const WorkloadConfig& config, Policy policy, WorkloadListener& listener,
-           const machine::EventSink& record, const TraceSink& trace)
-        : scenario_(scenario), config_(config), policy_(policy), listener_(listener), trace_(trace),
-          page_size_(config.page_bytes()), random_(config.seed), memory_(plan_memory(scenario, config, policy)),
-          source_(memory_.usable, page_size_, random_), bench_(make_workbench(bench_config(record))) {}
+           const machine::EventSink& record, const TraceSink& trace, const DaySink& day)
+        : scenario_(scenario), config_(config), policy_(policy), listener_(listener), trace_(trace), day_(day),
+          page_size_(config.page_bytes()), random_(config.seed), choices_(~config.seed),
+          memory_(plan_memory(scenario, config, policy)), source_(memory_.usable, page_size_, random_),
+          bench_(make_workbench(bench_config(record))) {}
 
     WorkloadResult play();
 
@@ -165,12 +187,14 @@ private:
     void do_modules_load(const Statement& statement);
     void do_modules_unload(std::uint64_t count);
     void do_secret_take(const Statement& statement);
+    void add_secret(const Range& page);
     void do_secret_give(std::uint64_t count);
     void do_guard_prepare(const Statement& statement);
     void do_guard_flip(std::uint64_t count);
     void do_guard_release();
     void do_share(const Statement& statement);
     void share_pooled(std::uint64_t bytes);
+    void add_area(SharedArea area);
     void do_unshare(std::uint64_t count);
     void do_collapse(Step& step);
     void do_wait(std::uint64_t milliseconds);
@@ -194,10 +218,16 @@ private:
     }
     void check();
     void keep_dump();
+    /// A number from 0 to `limit` - 1, for what users do.
+    [[nodiscard]] std::uint64_t choose(std::uint64_t limit) { return choices_() % limit; }
+    template <class... Arguments>
+    void day(fmt::format_string<Arguments...> pattern, Arguments&&... arguments) {
+        if (day_) day_(fmt::format(pattern, std::forward<Arguments>(arguments)...));
+    }
     /// Removes and returns one at random.
     template <class T>
     T pick(std::vector<T>& from) {
-        std::swap(from[source_.below(from.size())], from.back());
+        std::swap(from[choose(from.size())], from.back());
         T picked = std::move(from.back());
         from.pop_back();
         return picked;
@@ -208,8 +238,10 @@ private:
     Policy policy_;
     WorkloadListener& listener_;
     const TraceSink& trace_;
+    const DaySink& day_;
     std::uint64_t page_size_;
-    std::mt19937_64 random_;
+    std::mt19937_64 random_;  ///< where memory is
+    std::mt19937_64 choices_; ///< what users do, which doesn't depend on where memory is
     MemoryPlan memory_;
     PageSource source_;
     bool checking_ = false; ///< the map is being compared with the reference, which is no part of the workload
@@ -220,10 +252,11 @@ private:
     const Statement* current_ = nullptr;
 
     std::vector<Module> modules_;
-    std::vector<Range> secrets_;
+    std::vector<SecretPage> secrets_;
     std::vector<Range> guards_;
     std::set<std::uint64_t> invalid_guards_;
     std::vector<SharedArea> areas_;
+    Numbers module_numbers_, secret_numbers_, area_numbers_;
 
     PoolSupply supply_{source_};
     std::unique_ptr<ClientSet> clients_;
@@ -275,12 +308,14 @@ void Player::play(const std::vector<Statement>& statements) {
             listener_.on_round_end(statement, round, depth);
             rounds_.pop_back();
         }
+        if (depth == 0) day("evening");
     }
 }
 
 void Player::play(const Statement& statement) {
     current_ = &statement;
     tell_at(bench_->machine().clock, TraceOperation::note, {}, false, statement.text);
+    day("step {}", statement.text);
     bench_->machine().note(fmt::format("{}:{}: {}", scenario_.source, statement.line, statement.text));
     Step step;
     step.statement = &statement;
@@ -341,11 +376,15 @@ void Player::do_modules_load(const Statement& statement) {
     for (std::uint64_t i = 0; i < statement.count; ++i) {
         const std::uint64_t least = align_up(statement.smallest_size, page_size_) / page_size_;
         const std::uint64_t most = align_up(statement.largest_size, page_size_) / page_size_;
-        const std::uint64_t pages = least + source_.below(most - least + 1);
+        const std::uint64_t pages = least + choose(most - least + 1);
+        // Three fifths are text, a quarter constants, the rest data; a small module lacks data first.
+        const std::uint64_t text = std::max<std::uint64_t>(pages * 3 / 5, 1);
+        const std::uint64_t constants = std::min(std::max<std::uint64_t>(pages / 4, 1), pages - text);
         Module module;
+        module.number = module_numbers_.take();
+        day("load {} {} {} {}", module.number, text * page_size_, constants * page_size_,
+            (pages - text - constants) * page_size_);
         if (is_pooled()) {
-            const std::uint64_t text = std::max<std::uint64_t>(pages * 3 / 5, 1);
-            const std::uint64_t constants = std::min(std::max<std::uint64_t>(pages / 4, 1), pages - text);
             next_operation();
             auto loaded = clients_->load_module(
                 {text * page_size_, constants * page_size_, (pages - text - constants) * page_size_});
@@ -355,9 +394,6 @@ void Player::do_modules_load(const Statement& statement) {
             continue;
         }
         module.memory = take(statement, pages * page_size_, page_size_, window);
-        // Three fifths are text, a quarter constants, the rest data; a small module lacks data first.
-        const std::uint64_t text = std::max<std::uint64_t>(pages * 3 / 5, 1);
-        const std::uint64_t constants = std::min(std::max<std::uint64_t>(pages / 4, 1), pages - text);
         module.text = {module.memory.start, module.memory.start + text * page_size_};
         module.constants = {module.text.end, module.text.end + constants * page_size_};
         // Written while it was ordinary memory. No moment is both writable and executable.
@@ -374,6 +410,8 @@ void Player::do_modules_load(const Statement& statement) {
 void Player::do_modules_unload(std::uint64_t count) {
     for (; count != 0; --count) {
         Module module = pick(modules_);
+        module_numbers_.give(module.number);
+        day("unload {}", module.number);
         if (is_pooled()) {
             next_operation();
             if (!clients_->unload_module(module.pooled)) problem("a loaded module can't be unloaded");
@@ -391,17 +429,18 @@ void Player::do_modules_unload(std::uint64_t count) {
 }
 
 void Player::do_secret_take(const Statement& statement) {
+    constexpr std::uint64_t pages_of_a_place = 40;
+    const std::uint64_t wanted =
+        statement.places != 0 ? statement.places : (statement.count + pages_of_a_place - 1) / pages_of_a_place;
+    day("places {}", wanted);
     for (std::uint64_t i = 0; is_pooled() && i < statement.count; ++i) {
         next_operation();
         const auto page = clients_->take_secret();
         must(outcome(page), "taking a secret page");
-        secrets_.push_back({page.value().value(), page.value().value() + page_size_});
+        add_secret({page.value().value(), page.value().value() + page_size_});
     }
     if (is_pooled()) return;
     const std::vector<Range> window = source_.window(statement.within);
-    constexpr std::uint64_t pages_of_a_place = 40;
-    const std::uint64_t wanted =
-        statement.places != 0 ? statement.places : (statement.count + pages_of_a_place - 1) / pages_of_a_place;
     // Whole blocks that lie in the window; the same one twice if there are too few.
     std::vector<std::vector<Range>> places;
     std::vector<Range> blocks;
@@ -422,13 +461,20 @@ void Player::do_secret_take(const Statement& statement) {
         const Range page = take(statement, page_size_, page_size_, places[i % places.size()]);
         tell(TraceOperation::invalid, page);
         protect(page, Change{}.valid(false));
-        secrets_.push_back(page);
+        add_secret(page);
     }
+}
+
+void Player::add_secret(const Range& page) {
+    secrets_.push_back({page, secret_numbers_.take()});
+    day("take {}", secrets_.back().number);
 }
 
 void Player::do_secret_give(std::uint64_t count) {
     for (; count != 0; --count) {
-        const Range page = pick(secrets_);
+        const auto [page, number] = pick(secrets_);
+        secret_numbers_.give(number);
+        day("give {}", number);
         if (is_pooled()) {
             next_operation();
             if (!clients_->give_secret(PhysAddr{page.start})) problem("a secret page is nobody's");
@@ -443,6 +489,7 @@ void Player::do_secret_give(std::uint64_t count) {
 
 void Player::do_guard_prepare(const Statement& statement) {
     const std::uint64_t bytes = align_up(statement.largest_size, page_size_);
+    day("prepare {}", bytes);
     if (is_pooled()) {
         next_operation();
         const auto prepared = clients_->prepare_guards(std::bit_ceil(bytes));
@@ -462,9 +509,12 @@ void Player::do_guard_flip(std::uint64_t count) {
     ChangeOptions atomic;
     atomic.atomic = true;
     for (; count != 0; --count) {
-        const Range& pool = guards_[source_.below(guards_.size())];
-        const std::uint64_t page = pool.start + source_.below(pool.size() / page_size_) * page_size_;
+        const std::uint64_t which = choose(guards_.size());
+        const Range& pool = guards_[which];
+        const std::uint64_t index = choose(pool.size() / page_size_);
+        const std::uint64_t page = pool.start + index * page_size_;
         const bool was_invalid = invalid_guards_.erase(page) != 0;
+        day("{} {} {}", was_invalid ? "unguard" : "guard", which, index);
         if (!was_invalid) invalid_guards_.insert(page);
         if (is_pooled()) {
             next_operation();
@@ -477,6 +527,7 @@ void Player::do_guard_flip(std::uint64_t count) {
 }
 
 void Player::do_guard_release() {
+    day("release");
     if (is_pooled()) {
         next_operation();
         clients_->release_guards();
@@ -512,8 +563,16 @@ void Player::do_share(const Statement& statement) {
         protect(area, Change{}.valid(false).shared(true));
         bench_->machine().set_granules(phys(area), true);
         protect(area, Change{}.valid(true));
-        areas_.push_back({area, {}});
+        add_area({area, {}});
     }
+}
+
+void Player::add_area(SharedArea area) {
+    area.number = area_numbers_.take();
+    std::uint64_t bytes = area.range.size();
+    if (area.range.empty()) bytes = area.pages.size() * page_size_;
+    day("share {} {}", area.number, bytes);
+    areas_.push_back(std::move(area));
 }
 
 /// Buffers of a cluster's size and more are pieces of their own; smaller ones are pages out of clusters.
@@ -530,13 +589,15 @@ void Player::share_pooled(std::uint64_t bytes) {
         must(outcome(page), "sharing a page");
         area.pages.push_back(page.value());
     }
-    areas_.push_back(area);
+    add_area(std::move(area));
 }
 
 void Player::do_unshare(std::uint64_t count) {
     for (; count != 0; --count) {
         const SharedArea picked = pick(areas_);
         const Range& area = picked.range;
+        area_numbers_.give(picked.number);
+        day("unshare {}", picked.number);
         if (is_pooled()) {
             next_operation();
             if (!area.empty()) must(clients_->give_shared_buffer(phys(area)), "giving a shared buffer back");
@@ -555,6 +616,7 @@ void Player::do_unshare(std::uint64_t count) {
 
 void Player::do_collapse(Step& step) {
     tell(TraceOperation::collapse);
+    day("collapse");
     next_operation();
     const Result<CollapseProgress> answer = bench_->collapse();
     if (!answer) {
@@ -570,6 +632,7 @@ void Player::do_collapse(Step& step) {
 }
 
 void Player::do_wait(std::uint64_t milliseconds) {
+    day("wait {}", milliseconds);
     if (is_pooled()) { // memory is wanted elsewhere: what pools don't use goes back
         next_operation();
         clients_->shrink();
@@ -745,8 +808,8 @@ bool all_kept(const std::vector<WorkloadResult>& results) {
 }
 
 WorkloadResult play(const Scenario& scenario, const WorkloadConfig& config, Policy policy, WorkloadListener& listener,
-                    const machine::EventSink& record, const TraceSink& trace) {
-    return Player(scenario, config, policy, listener, record, trace).play();
+                    const machine::EventSink& record, const TraceSink& trace, const DaySink& day) {
+    return Player(scenario, config, policy, listener, record, trace, day).play();
 }
 
 } // namespace directmap::tool

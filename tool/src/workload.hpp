@@ -125,9 +125,13 @@ public:
 /// Gets every change before it is made, in the words of a trace whose ticks are recorded.
 using TraceSink = std::function<void(const TraceEvent&)>;
 
+/// Gets what the users of the map do, a line at a time: the same lines under every policy and placement
+/// (docs/scenarios.md, "A day as a file").
+using DaySink = std::function<void(const std::string&)>;
+
 /// Plays `scenario`, which must outlive the result. Everything that goes wrong with the map is in the result.
 [[nodiscard]] WorkloadResult play(const Scenario& scenario, const WorkloadConfig& config, Policy policy,
                                   WorkloadListener& listener, const machine::EventSink& record = {},
-                                  const TraceSink& trace = {});
+                                  const TraceSink& trace = {}, const DaySink& day = {});
 
 } // namespace directmap::tool
