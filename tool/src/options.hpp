@@ -48,7 +48,7 @@ inline std::vector<std::string> words_of(const CLI::Option& option) {
             return {};
         }
         const std::string& name = validator->get_name();
-        if (name.rfind(one_of_prefix, 0) == 0) return CLI::detail::split(name.substr(std::strlen(one_of_prefix)), ' ');
+        if (name.starts_with(one_of_prefix)) return CLI::detail::split(name.substr(std::strlen(one_of_prefix)), ' ');
     }
 }
 
