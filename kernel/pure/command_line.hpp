@@ -23,8 +23,8 @@ struct CommandLine {
     MapStyle map = MapStyle::automatic;
     bool assume_no_abort = false; ///< treat FEAT_BBM level 2 as level 3: no conflict aborts
     bool emulate_keys = false;    ///< a variable stands in for the key register that the CPU lacks
-    bool scattered = false;    ///< of a day: its users' memory lies anywhere, and not in pools
-    bool never_heal = false;   ///< of a day: what was split stays so
+    bool scattered = false;       ///< of a day: its users' memory lies anywhere, and not in pools
+    bool never_heal = false;      ///< of a day: what was split stays so
     bool json = false;
     bool dump = false;
 };

@@ -1,5 +1,5 @@
-// A day as a file (docs/scenarios.md): what the users of a direct map do, one line each, as `directmap run --day` writes
-// it. The kernel gets it as its initial RAM disk.
+// A day as a file (docs/scenarios.md): what the users of a direct map do, one line each, as `directmap run --day`
+// writes it. The kernel gets it as its initial RAM disk.
 #pragma once
 
 #include <cstdint>
