@@ -66,11 +66,16 @@ void note_interrupt(int) {
 /// A signal that is ignored, as this one is by default, would not end the wait for the next sample.
 void note_resize(int) {}
 
-/// While it lives, ^C and the like, and a window of another size, only end the wait for the next sample.
+/// While it lives, ^C and the like, and a window of another size, only end the wait for the next sample. They are let
+/// in nowhere else: one that came just before the wait would be noticed after it.
 class InterruptGuard {
 public:
     InterruptGuard() {
         interrupted = 0;
+        sigset_t signals;
+        ::sigemptyset(&signals);
+        for (const int signal : {SIGINT, SIGTERM, SIGWINCH}) ::sigaddset(&signals, signal);
+        ::sigprocmask(SIG_BLOCK, &signals, &outside_);
         struct sigaction action {};
         action.sa_handler = note_interrupt;
         ::sigaction(SIGINT, &action, &old_interrupt_);
@@ -84,9 +89,17 @@ public:
         ::sigaction(SIGINT, &old_interrupt_, nullptr);
         ::sigaction(SIGTERM, &old_terminate_, nullptr);
         ::sigaction(SIGWINCH, &old_resize_, nullptr);
+        ::sigprocmask(SIG_SETMASK, &outside_, nullptr);
+    }
+
+    /// As ::poll, and ended by these signals.
+    int wait(pollfd* file, nfds_t files, int milliseconds) const {
+        const timespec limit{.tv_sec = milliseconds / 1000, .tv_nsec = milliseconds % 1000 * 1'000'000L};
+        return ::ppoll(file, files, &limit, &outside_);
     }
 
 private:
+    sigset_t outside_{};
     struct sigaction old_interrupt_ {};
     struct sigaction old_terminate_ {};
     struct sigaction old_resize_ {};
@@ -137,7 +150,8 @@ private:
 
 class Watch {
 public:
-    explicit Watch(const Options& options) : options_(options), history_(samples_kept) {}
+    Watch(const Options& options, const InterruptGuard& interrupts)
+        : options_(options), interrupts_(interrupts), history_(samples_kept) {}
 
     /// A line for each sample.
     void print_lines() {
@@ -194,7 +208,7 @@ private:
         while (interrupted == 0) {
             const int left = milliseconds_left(due_);
             if (left == 0) return true;
-            ::poll(nullptr, 0, left);
+            interrupts_.wait(nullptr, 0, left);
         }
         return false;
     }
@@ -208,7 +222,7 @@ private:
             const int left = milliseconds_left(due_);
             if (left == 0) return true;
             pollfd keys{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0};
-            if (::poll(&keys, 1, left) > 0 && !take_key()) return false;
+            if (interrupts_.wait(&keys, 1, left) > 0 && !take_key()) return false;
         }
         return false;
     }
@@ -229,6 +243,7 @@ private:
     }
 
     const Options& options_;
+    const InterruptGuard& interrupts_;
     WatchHistory history_;
     WatchView view_;
     Clock::time_point started_ = Clock::now();
@@ -236,8 +251,8 @@ private:
 };
 
 int run_watch(const Options& options) {
-    const InterruptGuard guard;
-    Watch watch(options);
+    const InterruptGuard interrupts;
+    Watch watch(options, interrupts);
     const bool at_terminal = ::isatty(STDIN_FILENO) != 0 && ::isatty(STDOUT_FILENO) != 0;
     const char* terminal = std::getenv("TERM");
     if (options.json || options.lines || !at_terminal || terminal == nullptr || std::string_view(terminal) == "dumb")
