@@ -152,14 +152,13 @@ public:
         if (result) {
             count(1, size);
             if (sections.size() == 1) { // what runs on from one piece to the next
-                CollapseProgress progress;
-                (void)collapse_range(core_, {home(range.start), size}, ~std::uint64_t{0}, progress);
+                heal_range(core_, {home(range.start), size});
             }
             return range;
         }
         const Error error = result.error();
         take_away(range, [](PhysRange) {});
-        return error.at(PhysAddr{virt(error.where()).value()});
+        return in_area(error);
     }
 
     /// Changes permissions of `range`, which is mapped, and of every alias of its pages. What is given is given to this
@@ -346,6 +345,7 @@ private:
     [[nodiscard]] PhysAddr home(VirtAddr va) const { return PhysAddr{va.value() - core_.offset}; }
     [[nodiscard]] VirtAddr virt(PhysAddr home) const { return core_.virt(home); }
     /// Errors of an area tell virtual addresses.
+    [[nodiscard]] Error in_area(Error error) const { return error.at(PhysAddr{virt(error.where()).value()}); }
     [[nodiscard]] static Error fail(const Reason& reason, VirtAddr where) { return {reason, PhysAddr{where.value()}}; }
     [[nodiscard]] Result<void> check(VirtRange range) const {
         if (((range.start.value() | range.size) & (G::page_size - 1)) != 0 || range.size == 0)
@@ -569,7 +569,7 @@ private:
         options.deferred = nullptr;
         const auto r = change_range(core_, {home(range.start), range.size}, change, options);
         if (r) return r;
-        return r.error().at(PhysAddr{virt(r.error().where()).value()});
+        return in_area(r.error());
     }
     /// Every other place that maps the pages behind `range`: those in this area, and the direct map. An error on one of
     /// them is the caller's to know; what the change took from others before stays taken.

@@ -47,13 +47,12 @@ private:
         P& platform = core_.platform;
         const unsigned shift = G::shift(level);
         const std::uint64_t size = G::bytes(level);
-        const bool leaves =
-            level >= G::last_level || (level >= G::first_leaf_level && !by_pages_ && core_.aligned_for(shift));
+        const bool blocks = level >= G::first_leaf_level && !by_pages_ && core_.aligned_for(shift);
         while (pa < end) {
             const unsigned index = G::index(level, core_.va_of(pa));
             const PhysAddr next = core_.entry_start(pa, shift) + size;
             const PhysAddr stop = next < end ? next : end;
-            if (level >= G::last_level || (leaves && stop - pa == size)) {
+            if (level >= G::last_level || (blocks && stop - pa == size)) {
                 if (present) {
                     pa = fill_leaves(table, level, index, pa, end);
                 } else {

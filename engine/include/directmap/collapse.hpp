@@ -339,10 +339,7 @@ std::uint64_t collapse_region(Core<F, P>& core, PhysRange scope, std::uint64_t b
 template <Format F, Platform P>
 [[nodiscard, gnu::noinline]] Result<void> collapse_range(Core<F, P>& core, PhysRange range, std::uint64_t budget,
                                                          CollapseProgress& progress) {
-    if (!core.gate.may_merge()) {
-        const bool undecided = core.gate.mode() == Gate::Mode::undecided;
-        return Error{undecided ? reasons::gate_undecided : reasons::gate_closed, range.start};
-    }
+    if (!core.gate.may_merge()) return detail::gate_refusal(core, range.start);
     progress.next = range.end();
     for (PhysAddr pa = range.start; pa < range.end();) {
         const PhysAddr end = core.region_end(pa, range.end());
@@ -365,6 +362,13 @@ template <Format F, Platform P>
         pa = end;
     }
     return {};
+}
+
+/// Collapse after a change. A gate that doesn't allow it, or a walker in the way, is no error of the change.
+template <Format F, Platform P>
+[[gnu::noinline]] void heal_range(Core<F, P>& core, PhysRange range) {
+    CollapseProgress progress;
+    (void)collapse_range(core, range, ~std::uint64_t{0}, progress);
 }
 
 /// Background collapse: continues through the regions that were touched since they were last looked at and have been

@@ -131,6 +131,18 @@ template <Format F, Platform P>
     return !change.names_memory_type() && !change.names_shared();
 }
 
+/// Whether a leaf maps protected page tables: only their owner may change it.
+template <Format F, Platform P>
+[[nodiscard]] bool holds_tables(const Core<F, P>& core, Descriptor leaf) {
+    return core.table_key != 0 && (leaf & F::key_mask) == F::key_bits(core.table_key);
+}
+
+/// Whether a change would pass pages off as page tables: nobody but their owner could change them again.
+template <Format F, Platform P>
+[[nodiscard]] bool gives_table_key(const Core<F, P>& core, Change change) {
+    return core.table_key != 0 && change.names_key() && change.values().key() == core.table_key;
+}
+
 /// Holds a region's lock for a scope.
 template <Format F, Platform P>
 class [[nodiscard]] RegionGuard {

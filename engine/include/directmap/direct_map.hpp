@@ -195,7 +195,7 @@ public:
     [[nodiscard]] Result<void> release(PhysRange range) {
         if (auto r = check(range, Change{}); !r) return r;
         if (auto r = release_range(core_, range); !r) return r;
-        if (core_.policy == CollapsePolicy::on_restore) heal(range);
+        if (core_.policy == CollapsePolicy::on_restore) heal_range(core_, range);
         return {};
     }
 
@@ -216,7 +216,7 @@ public:
     [[nodiscard]] Result<void> add(PhysRange range, Attributes attributes = {}) {
         if (auto r = check(range, Change{}); !r) return r;
         if (auto r = map_range(core_, range, range.start, attributes); !r) return r;
-        if (core_.policy != CollapsePolicy::never) heal(range);
+        if (core_.policy != CollapsePolicy::never) heal_range(core_, range);
         return {};
     }
     /// Takes a bank of memory out of the map. Nobody uses it any more, and it holds no table of the map. One flush a
@@ -338,7 +338,7 @@ private:
     [[nodiscard, gnu::noinline]] Result<void> protect_and_heal(PhysRange range, Change change,
                                                                const ChangeOptions& options) {
         auto result = is_page(range) ? protect_page(range, change, options) : protect_range(range, change, options);
-        if (result && options.deferred == nullptr) heal(range);
+        if (result && options.deferred == nullptr) heal_range(core_, range);
         return result;
     }
 
@@ -372,19 +372,11 @@ private:
         return {};
     }
 
-    /// Collapse after a change. A gate that doesn't allow it, or a table budget, is no error of the change.
-    [[gnu::noinline]] void heal(PhysRange range) {
-        CollapseProgress progress;
-        (void)collapse_range(core_, range, ~std::uint64_t{0}, progress);
-    }
-
     [[gnu::noinline]] void flush_deferred(Span<const StaleRange> stale) {
         if (stale.empty()) return;
         const FlushCost cost = flush(core_.platform, stale, core_.flush_ceiling, core_.gate.invalidate_twice());
         core_.platform.acquire(core_.reclaim_lock);
-        deferred_.invalidations += cost.invalidations;
-        deferred_.barriers += cost.barriers;
-        ++deferred_.rounds;
+        deferred_.add(cost);
         core_.platform.release(core_.reclaim_lock);
     }
 

@@ -30,7 +30,7 @@ template <Format F, Platform P>
         if (!F::is_leaf(level, d)) return Error{reasons::not_mapped, page};
         if (level != G::last_level || (d & (F::fixed_mask | F::contiguous_mask)) != F::fixed_mask)
             return Error{reasons::not_prepared, page};
-        if (core.table_key != 0 && (d & F::key_mask) == F::key_bits(core.table_key))
+        if (holds_tables(core, d))
             return Error{reasons::protected_tables, page}; // built as a page of a zone, not pinned by its owner
         const Descriptor next = valid ? d | F::valid_mask : d.without(F::valid_mask);
         if (next == d) return {};

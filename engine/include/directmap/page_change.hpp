@@ -26,9 +26,8 @@ public:
 
 protected:
     /// Whether a leaf holds protected table pages, or would pass for them: only their owner may change it.
-    [[nodiscard]] bool holds_tables(Descriptor leaf) const {
-        return core.table_key != 0 && ((leaf & F::key_mask) == F::key_bits(core.table_key) ||
-                                       (change.names_key() && change.values().key() == core.table_key));
+    [[nodiscard]] bool is_of_tables(Descriptor leaf) const {
+        return holds_tables(core, leaf) || gives_table_key(core, change);
     }
 
     /// Whether something has to be flushed before anything else changes in the region: the general way does that.
@@ -115,7 +114,7 @@ public:
         if ((value & (F::present_mask | F::contiguous_mask)) != F::present_mask) return false;
         const Descriptor made = this->core.format.spell(G::last_level, this->change).apply_to(value);
         if (made == value) return true;
-        if (this->holds_tables(value)) return false;
+        if (this->is_of_tables(value)) return false;
         {
             WriteSection<P> writable{platform};
             this->store(table, index, made);
@@ -211,7 +210,7 @@ private:
             table = F::table_address(found.value);
         }
         if (!F::is_leaf(found.level, found.value)) return false;
-        return options_.owns_tables || !this->holds_tables(found.value);
+        return options_.owns_tables || !this->is_of_tables(found.value);
     }
 
     /// Whether the change makes a difference to the leaf; if not, its ends needn't be split.

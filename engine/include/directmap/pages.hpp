@@ -220,23 +220,29 @@ template <Format F, Platform P>
     return result;
 }
 
-/// Before and after a preparation, which collapse stays out of; `pin` then marks every page as fixed.
+/// Marks every page of one region's part as fixed, with the region's lock held.
+template <Format F, Platform P>
+void pin_pages(Core<F, P>& core, typename Core<F, P>::RegionState& region, PhysRange part) {
+    const DescriptorChange pinned = core.format.spell(F::geometry::last_level, Change{}.fixed(true));
+    WriteSection<P> writable{core.platform};
+    for (PhysAddr pa = part.start; pa < part.end();) {
+        const auto run = find_run(core, pa, part.end());
+        core.platform.update(run.table, run.first, run.count, pinned);
+        region.counters.stores += run.count;
+        pa = run_end<F>(run, part.end());
+    }
+    publish(core, region);
+}
+
+/// Before and after a preparation, which collapse stays out of; `pin` ends one that succeeded.
 template <Format F, Platform P>
 [[gnu::noinline]] void note_preparing(Core<F, P>& core, PhysRange range, bool begins, bool pin) {
-    const DescriptorChange pinned = core.format.spell(F::geometry::last_level, Change{}.fixed(true));
     for (PhysAddr pa = range.start; pa < range.end();) {
         const PhysAddr end = core.region_end(pa, range.end());
         auto& region = core.region_of(pa);
         RegionGuard<F, P> guard{core, region};
         region.preparing += begins ? 1u : ~0u;
-        WriteSection<P> writable{core.platform};
-        while (pin && pa < end) {
-            const auto run = find_run(core, pa, end);
-            core.platform.update(run.table, run.first, run.count, pinned);
-            region.counters.stores += run.count;
-            pa = run_end<F>(run, end);
-        }
-        if (pin) publish(core, region);
+        if (pin) pin_pages(core, region, {pa, end - pa});
         pa = end;
     }
 }

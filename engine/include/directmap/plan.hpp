@@ -123,7 +123,7 @@ private:
             if (run.through_range && core_.platform.tables_mapped_here() && !keeps_tables(core_, change_)) {
                 return Error{reasons::own_tables, part_.start};
             }
-            if (core_.table_key != 0 && !options_.owns_tables && gives_table_key()) {
+            if (!options_.owns_tables && gives_table_key(core_, change_)) {
                 return Error{reasons::table_key, part_.start};
             }
             if (core_.table_key != 0 && !options_.owns_tables && holds_table_pages(run, summary)) {
@@ -174,17 +174,11 @@ private:
         return alters;
     }
 
-    /// Whether the change would pass pages off as page tables: nobody could change them again.
-    [[nodiscard]] bool gives_table_key() const {
-        return change_.names_key() && change_.values().key() == core_.table_key;
-    }
-
     /// Whether the run holds a page with the table key: only the pool may change those.
     [[nodiscard]] bool holds_table_pages(const TableRun& run, RunSummary summary) const {
-        const Descriptor key = F::key_bits(core_.table_key);
         bool holds = false;
         for (unsigned i = 0; !holds && summary.any.any_of(F::key_mask) && i < run.count; ++i) {
-            holds = (core_.platform.load(run.table, run.first + i) & F::key_mask) == key;
+            holds = holds_tables(core_, core_.platform.load(run.table, run.first + i));
         }
         return holds;
     }

@@ -15,9 +15,7 @@ namespace detail {
 template <class Core>
 [[gnu::noinline]] void flush_now(Core& core, typename Core::RegionState& region, Span<const StaleRange> stale) {
     const FlushCost cost = flush(core.platform, stale, core.flush_ceiling, core.gate.invalidate_twice());
-    region.counters.invalidations += cost.invalidations;
-    region.counters.barriers += cost.barriers;
-    if (cost.invalidations != 0) ++region.counters.rounds;
+    region.counters.add(cost);
 }
 
 /// Everything in the region that was changed without a flush is flushed, so that nothing stale is merged over.
@@ -43,14 +41,16 @@ void flush_before_change([[maybe_unused]] Core<F, P>& core, [[maybe_unused]] typ
     }
 }
 
+/// Why the gate doesn't allow a leaf to be resized now.
+template <Format F, Platform P>
+[[nodiscard]] Error gate_refusal(const Core<F, P>& core, PhysAddr where) {
+    return {core.gate.mode() == Gate::Mode::undecided ? reasons::gate_undecided : reasons::gate_closed, where};
+}
+
 /// The gate's answer to a plan that resizes.
 template <Format F, Platform P>
 [[nodiscard]] Result<void> check_gate(const Core<F, P>& core, PhysAddr where) {
-    if (core.gate.may_split()) return {};
-    if (core.gate.mode() == Gate::Mode::undecided) {
-        return Error{reasons::gate_undecided, where};
-    }
-    return Error{reasons::gate_closed, where};
+    return core.gate.may_split() ? Result<void>{} : gate_refusal(core, where);
 }
 
 /// A change on its way through the regions of its range.
@@ -349,11 +349,7 @@ private:
             RegionState& region = core.region_of(pa);
             RegionGuard<F, P> guard{core, region};
             --region.unflushed;
-            if (pa == start && cost.invalidations != 0) {
-                region.counters.invalidations += cost.invalidations;
-                region.counters.barriers += cost.barriers;
-                ++region.counters.rounds;
-            }
+            if (pa == start) region.counters.add(cost);
         }
     }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "directmap/flush.hpp"
 #include "directmap/units.hpp"
 
 namespace directmap {
@@ -22,6 +23,12 @@ struct Counters {
     std::uint64_t tables_taken = 0;    ///< tables linked into the map after build
     std::uint64_t tables_returned = 0; ///< tables unlinked from the map
 
+    /// A flush is one round, however many ranges it served.
+    constexpr void add(FlushCost cost) {
+        invalidations += cost.invalidations;
+        barriers += cost.barriers;
+        if (cost.invalidations != 0) ++rounds;
+    }
     constexpr Counters& operator+=(const Counters& o) {
         splits += o.splits;
         splits_avoided += o.splits_avoided;
