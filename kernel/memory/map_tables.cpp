@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "cpu/ending.hpp"
+#include "memory/require.hpp"
 
 namespace directmap::kernel {
 
@@ -16,10 +17,6 @@ constinit Magazine<SpinLock> magazines[max_cpus];
 
 constinit std::optional<Early> early;
 alignas(Pool) constinit unsigned char pool_storage[sizeof(Pool)] = {};
-
-void require(const Result<void>& result, const char* what) {
-    if (!result) fail("{}: {} at {}", what, result.error().reason(), Hex{result.error().where().value()});
-}
 
 } // namespace
 

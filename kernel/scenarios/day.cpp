@@ -133,10 +133,16 @@ struct AbsentHost {
     }
 };
 
+/// Of all sizes together.
+std::uint64_t sum_of(const std::uint64_t (&leaves)[6]) {
+    std::uint64_t count = 0;
+    for (const std::uint64_t of_size : leaves) count += of_size;
+    return count;
+}
+
 /// The map, read entry by entry.
 struct Figures {
     std::uint64_t leaves[6] = {};
-    std::uint64_t count = 0;
     std::uint64_t bytes = 0;
     std::uint64_t large = 0; ///< bytes in leaves of 2M and more
     std::uint64_t tables = 0;
@@ -147,11 +153,7 @@ struct Figures {
         Figures f;
         stage.map.walk(stage.map.span(), [&](const Leaf& leaf) {
             if (!leaf.mapped) return true;
-            for (unsigned i = 0; i < Geometry::leaf_sizes.count; ++i) {
-                const LeafSize size = Geometry::leaf_sizes.of[i];
-                if (size.bytes() == leaf.range.size && size.contiguous == leaf.contiguous) ++f.leaves[i];
-            }
-            ++f.count;
+            ++f.leaves[Geometry::leaf_size_index(leaf.level, leaf.contiguous)];
             f.bytes += leaf.range.size;
             if (leaf.range.size >= large_bytes) f.large += leaf.range.size;
             return true;
@@ -385,21 +387,15 @@ private:
 void print_figures(const char* when, const Figures& f, bool json) {
     if (!json) {
         print("    {} {} leaves, {} tables, {} MiB in leaves of less than 2M, pools hold {} KiB\n", Left{when, 8},
-              Right{f.count, 8}, Right{f.tables, 6}, (f.bytes - f.large) >> 20, f.pools >> 10);
+              Right{sum_of(f.leaves), 8}, Right{f.tables, 6}, (f.bytes - f.large) >> 20, f.pools >> 10);
         return;
     }
     print(",\"{}\":{\"leaf_count\":{},\"bytes\":{},\"large_bytes\":{},\"tables\":{},\"pool_bytes\":{},"
           "\"pool_idle_bytes\":{},\"leaves\":{",
-          when, f.count, f.bytes, f.large, f.tables, f.pools, f.idle);
+          when, sum_of(f.leaves), f.bytes, f.large, f.tables, f.pools, f.idle);
     for (unsigned i = 0; i < Geometry::leaf_sizes.count; ++i)
         print("{}\"{}\":{}", i == 0 ? "" : ",", Size{Geometry::leaf_sizes.of[i].bytes()}, f.leaves[i]);
     print("}}");
-}
-
-std::uint64_t leaf_count(const Statistics& statistics) {
-    std::uint64_t count = 0;
-    for (const std::uint64_t leaves : statistics.leaves) count += leaves;
-    return count;
 }
 
 template <bool scattered>
@@ -407,12 +403,12 @@ void play(Stage& stage, DayReader reader, Room& room, PageSource& source) {
     const Figures boot = Figures::read(stage);
     const Counters before = stage.map.statistics().counters;
     Figures evening;
-    std::uint64_t worst = boot.count, events = 0;
+    std::uint64_t worst = sum_of(boot.leaves), events = 0;
     {
         Users<scattered> users{stage, room, source};
         for (DayEvent event; reader.next(event); ++events) {
             if (event.kind == DayEvent::Kind::step || event.kind == DayEvent::Kind::evening) {
-                const std::uint64_t now = leaf_count(stage.map.statistics());
+                const std::uint64_t now = sum_of(stage.map.statistics().leaves);
                 if (now > worst) worst = now;
                 if (event.kind == DayEvent::Kind::evening) evening = users.figures();
                 continue;

@@ -4,6 +4,7 @@
 #include "boot/machine.hpp"
 #include "cpu/ending.hpp"
 #include "memory/kernel_map.hpp"
+#include "memory/require.hpp"
 #include "pure/random.hpp"
 
 namespace directmap::kernel {
@@ -67,14 +68,6 @@ void admit_unable_cpus(const Machine& machine);
 /// Collapses all of `range` that agrees. Nobody may be walking the map for long: what a walker might still read can't
 /// be given back, and a collapse stops when there is too much of it.
 void heal(Stage& stage, PhysRange range);
-
-/// Ends the run unless a call of the engine succeeded. `what` says what was tried.
-template <class T>
-void require(const Result<T>& result, const char* what) {
-    if (result.ok()) return;
-    const Error& error = result.error();
-    fail("{}: {} at {} ({})", what, error.reason(), Hex{error.where().value()}, name(error.code()));
-}
 
 /// Ends the run unless a call of the engine failed with `code`.
 template <class T>
