@@ -21,6 +21,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.chrome.service import Service
 
+from harness import command_of
+
 SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
 DUMPS = SOURCE / "tests/data/ptdumps"
 # Without the switches against traffic of its own, every start of the browser looks for servers in the network.
@@ -389,13 +391,9 @@ class Pictures(Page):
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    if "--screenshots" in arguments:
-        at = arguments.index("--screenshots")
-        screenshots = pathlib.Path(arguments[at + 1]).resolve()
-        del arguments[at:at + 2]
-    if not arguments or arguments[0].startswith("-"):
-        print(__doc__, file=sys.stderr)
-        sys.exit(2)
-    command = str(pathlib.Path(arguments[0]).resolve())
-    unittest.main(argv=[sys.argv[0], *arguments[1:]], verbosity=1)
+    if "--screenshots" in sys.argv:
+        at = sys.argv.index("--screenshots")
+        screenshots = pathlib.Path(sys.argv[at + 1]).resolve()
+        del sys.argv[at:at + 2]
+    command = command_of(__doc__)
+    unittest.main(verbosity=1)

@@ -10,12 +10,13 @@ import pathlib
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 import unittest
 
 import jsonschema
+
+from harness import command_of
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
 DUMPS = SOURCE / "tests/data/ptdumps"
@@ -256,8 +257,5 @@ class Fleet(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        print(__doc__, file=sys.stderr)
-        sys.exit(2)
-    command = str(pathlib.Path(sys.argv[1]).resolve())
-    unittest.main(argv=[sys.argv[0], *sys.argv[2:]])
+    command = command_of(__doc__)
+    unittest.main()

@@ -9,11 +9,12 @@ import json
 import pathlib
 import shutil
 import subprocess
-import sys
 import tempfile
 import unittest
 
 import jsonschema
+
+from harness import command_of
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
 MEMORY_MAPS = SOURCE / "tests/data/memmaps"
@@ -236,8 +237,5 @@ class Schemas(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        print(__doc__, file=sys.stderr)
-        sys.exit(2)
-    command = str(pathlib.Path(sys.argv[1]).resolve())
-    unittest.main(argv=[sys.argv[0], *sys.argv[2:]])
+    command = command_of(__doc__)
+    unittest.main()

@@ -14,6 +14,7 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -183,26 +184,21 @@ std::uint64_t WatchCounters::sum_of(std::string_view ending) const {
 
 WatchCounters parse_counters(std::string_view meminfo, std::string_view vmstat, const WatchFiles& files) {
     WatchCounters counters;
-    const auto fail = [](const std::string& file, std::size_t number, std::string_view prefix, std::string_view text,
-                         std::string_view error) {
-        throw InputError(file, number, fmt::format("'{}{}': {}", prefix, printable(text), error));
+    const auto collect = [](const std::string& file, std::string_view content, std::string_view prefix, auto parse,
+                            auto& kept, auto key, std::string_view twice) {
+        for_lines(content, prefix, [&](std::size_t number, std::string_view text) {
+            std::string error;
+            const auto part = parse(text, error);
+            if (part && std::ranges::count(kept, std::invoke(key, *part), key) != 0) error = twice;
+            if (!error.empty())
+                throw InputError(file, number, fmt::format("'{}{}': {}", prefix, printable(text), error));
+            kept.push_back(*part);
+        });
     };
-    for_lines(meminfo, meminfo_prefix, [&](std::size_t number, std::string_view text) {
-        std::string error;
-        const auto part = parse_mapped(text, error);
-        if (part && std::ranges::count(counters.mapped, part->leaf_size, &MappedBySize::leaf_size) != 0)
-            error = "this size was there before";
-        if (!error.empty()) fail(files.meminfo, number, meminfo_prefix, text, error);
-        counters.mapped.push_back(*part);
-    });
-    for_lines(vmstat, vmstat_prefix, [&](std::size_t number, std::string_view text) {
-        std::string error;
-        const auto event = parse_event(text, error);
-        if (event && std::ranges::count(counters.events, event->name, &KernelEvent::name) != 0)
-            error = "this name was there before";
-        if (!error.empty()) fail(files.vmstat, number, vmstat_prefix, text, error);
-        counters.events.push_back(*event);
-    });
+    collect(files.meminfo, meminfo, meminfo_prefix, parse_mapped, counters.mapped, &MappedBySize::leaf_size,
+            "this size was there before");
+    collect(files.vmstat, vmstat, vmstat_prefix, parse_event, counters.events, &KernelEvent::name,
+            "this name was there before");
     if (counters.mapped.empty())
         throw InputError(files.meminfo, 0,
                          "no DirectMap lines: this kernel doesn't count how its direct map is mapped (x86-64 and s390 "

@@ -126,7 +126,7 @@ public:
 using TraceSink = std::function<void(const TraceEvent&)>;
 
 /// Gets what the users of the map do, a line at a time: the same lines under every policy and placement
-/// (docs/scenarios.md, "A day as a file").
+/// (docs/scenarios.md, "Days").
 using DaySink = std::function<void(const std::string&)>;
 
 /// Plays `scenario`, which must outlive the result. Everything that goes wrong with the map is in the result.
