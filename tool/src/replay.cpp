@@ -191,7 +191,7 @@ public:
         if (broken() || !config_.resizes_live() || collapse_policy_of(result_.policy) == CollapsePolicy::never) return;
         line_ = line;
         begin_operation();
-        const Result<CollapseProgress> answer = bench_->collapse();
+        const Result<CollapseProgress> answer = bench_->collapse(bench_->whole());
         if (!answer) refuse(name(answer.error().code()), answer.error().reason());
         look_for_violations();
     }
@@ -273,7 +273,9 @@ private:
             pins_ = subtract(pins_, {range});
             if (zone_) return true; // a zone stays one
             begin_operation();
-            return answered(bench_->release(phys(range)));
+            if (!answered(bench_->release(phys(range)))) return false;
+            (void)bench_->collapse(phys(range)); // heals now, unless the policy says otherwise
+            return !broken();
         }
         case TraceOperation::shared:
         case TraceOperation::unshared: {

@@ -104,6 +104,11 @@ std::string label_of(const Step& step, std::uint64_t page_size) {
     case Action::share:
         return fmt::format("{} x {} shared", count, leaf_name(align_up(statement.largest_size, page_size)));
     case Action::unshare: return fmt::format("{} area{} unshared", count, one ? "" : "s");
+    case Action::code_add: return fmt::format("{} piece{} of code", count, one ? "" : "s");
+    case Action::code_remove: return fmt::format("{} piece{} removed", count, one ? "" : "s");
+    case Action::threads_start: return fmt::format("{} thread{} started", count, one ? "" : "s");
+    case Action::threads_end: return fmt::format("{} thread{} ended", count, one ? "" : "s");
+    case Action::copy: return statement.for_hibernation ? "copy for hibernation" : "copy for kexec";
     case Action::collapse: return "collapse";
     case Action::wait: return fmt::format("{} later", statement.text.substr(statement.text.find(' ') + 1));
     case Action::repeat: break;
@@ -308,6 +313,12 @@ Json json_of(const Step& step, const std::vector<std::uint64_t>& sizes) {
     add_map(json, sizes, step.map, step.reach);
     json["counters"] = counters_json(step.counters);
     if (step.pools.owned != 0) json["pools"] = {{"owned_bytes", step.pools.owned}, {"idle_bytes", step.pools.idle}};
+    if (step.copy)
+        json["copy"] = {{"leaf_count", step.copy->leaf_count},
+                        {"tables", step.copy->tables},
+                        {"bytes", step.copy->report.bytes},
+                        {"made_valid_bytes", step.copy->report.made_valid},
+                        {"left_out_bytes", step.copy->report.left_out}};
     if (step.refusal) json["refused"] = {{"code", step.refusal->code}, {"reason", step.refusal->reason}};
     return json;
 }
@@ -470,6 +481,15 @@ void Timeline::print_row(const std::string& label, const Step& step) {
                           done(step.counters.collapses), done(step.counters.invalidations), short_size(step.reach)});
     text += keyed_cell(setting_, short_size(step.map.keyed_pages * leaf_sizes_.back()));
     text += '\n';
+    if (step.copy) {
+        const clients::CopyReport& report = step.copy->report;
+        text += palette_.dim("  " + wrapped(fmt::format("the copy: {}, {}; {} of pages that this kernel can't reach are {}",
+                                                        counted(step.copy->leaf_count, "leaf", "leaves"),
+                                                        counted(step.copy->tables, "table", "tables"),
+                                                        human_size(report.made_valid + report.left_out),
+                                                        report.made_valid != 0 ? "valid in it" : "left out of it"),
+                                            std::min(width_, default_width) - 2, 2));
+    }
     if (step.refusal) {
         const bool at_boot = step.statement->action == Action::boot;
         text += palette_.yellow(

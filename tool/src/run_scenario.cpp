@@ -31,6 +31,10 @@ constexpr std::size_t largest_file = std::size_t{1} << 20;
 
 constexpr std::uint64_t default_module_smallest = std::uint64_t{64} << 10;
 constexpr std::uint64_t default_module_largest = std::uint64_t{512} << 10;
+constexpr std::uint64_t default_code_smallest = std::uint64_t{1} << 10;
+constexpr std::uint64_t default_code_largest = std::uint64_t{8} << 10;
+/// What the executable cache has room for in one piece, whatever the granule.
+constexpr std::uint64_t largest_code = std::uint64_t{2} << 20;
 constexpr std::string_view suffix = ".scenario";
 
 /// The words of one statement, consumed from the front.
@@ -174,6 +178,42 @@ void parse_guard(Words& words, Statement& statement) {
     }
 }
 
+void parse_code(Words& words, Statement& statement) {
+    if (words.accept("remove")) {
+        statement.action = Action::code_remove;
+        statement.count = words.number_or_all("how many pieces");
+        return;
+    }
+    if (!words.accept("add")) words.fail("pieces of code are added or removed: 'code add N' or 'code remove N'");
+    statement.action = Action::code_add;
+    statement.count = words.number("how many pieces");
+    statement.smallest_size = default_code_smallest;
+    statement.largest_size = default_code_largest;
+    if (words.accept("size")) words.size_range("a piece's size", statement);
+    if (statement.largest_size > largest_code) words.fail("a piece of code has 2M at most");
+    parse_within(words, statement);
+}
+
+void parse_threads(Words& words, Statement& statement) {
+    if (words.accept("end")) {
+        statement.action = Action::threads_end;
+        statement.count = words.number_or_all("how many threads");
+        return;
+    }
+    if (!words.accept("start")) words.fail("threads start and end: 'threads start N' or 'threads end N'");
+    statement.action = Action::threads_start;
+    statement.count = words.number("how many threads");
+    parse_within(words, statement);
+}
+
+void parse_copy(Words& words, Statement& statement) {
+    statement.action = Action::copy;
+    words.expect("for");
+    statement.for_hibernation = words.accept("hibernation");
+    if (!statement.for_hibernation && !words.accept("kexec"))
+        words.fail("a map is copied for somebody: 'copy for kexec' or 'copy for hibernation'");
+}
+
 Statement parse_statement(Words& words) {
     Statement statement;
     statement.line = words.line();
@@ -197,6 +237,12 @@ Statement parse_statement(Words& words) {
     } else if (verb == "unshare") {
         statement.action = Action::unshare;
         statement.count = words.number_or_all("how many areas");
+    } else if (verb == "code") {
+        parse_code(words, statement);
+    } else if (verb == "threads") {
+        parse_threads(words, statement);
+    } else if (verb == "copy") {
+        parse_copy(words, statement);
     } else if (verb == "collapse") {
         statement.action = Action::collapse;
     } else if (verb == "wait") {
@@ -209,7 +255,7 @@ Statement parse_statement(Words& words) {
     } else {
         words.fail(
             fmt::format("'{}' is no statement; there are about, seed, boot, modules, secret, guard, share, unshare, "
-                        "collapse, wait and repeat",
+                        "code, threads, copy, collapse, wait and repeat",
                         printable(verb)));
     }
     words.expect_end();
@@ -247,8 +293,9 @@ private:
             if (++steps_ > most_steps)
                 fail(statement, fmt::format("more than {} statements would be played", grouped(most_steps)));
             play(statement);
-            peak_bytes_ =
-                std::max(peak_bytes_, bytes_of(modules_) + bytes_of(secrets_) + bytes_of(areas_) + guard_bytes_);
+            std::uint64_t bytes = guard_bytes_;
+            for (const Users* users : {&modules_, &secrets_, &areas_, &code_, &threads_}) bytes += bytes_of(*users);
+            peak_bytes_ = std::max(peak_bytes_, bytes);
         }
     }
 
@@ -278,6 +325,10 @@ private:
         case Action::secret_give: go(secrets_, "secret pages"); break;
         case Action::share: come(areas_); break;
         case Action::unshare: go(areas_, "shared areas"); break;
+        case Action::code_add: come(code_); break;
+        case Action::code_remove: go(code_, "pieces of code"); break;
+        case Action::threads_start: come(threads_); break;
+        case Action::threads_end: go(threads_, "threads"); break;
         case Action::guard_prepare: guard_bytes_ += round_up(statement.largest_size, page_size_); break;
         case Action::guard_flip:
             if (guard_bytes_ == 0) fail(statement, "no guard pages are prepared at this point");
@@ -304,6 +355,8 @@ private:
     Users modules_;
     Users secrets_;
     Users areas_;
+    Users code_;
+    Users threads_;
 };
 
 void check_boot(const std::vector<Statement>& statements, const std::string& source, bool outermost) {

@@ -21,6 +21,11 @@ enum class Action : std::uint8_t {
     guard_release,
     share,
     unshare,
+    code_add,
+    code_remove,
+    threads_start,
+    threads_end,
+    copy,
     collapse,
     wait,
     repeat,
@@ -33,14 +38,15 @@ struct Statement {
     Action action = Action::boot;
     std::size_t line = 0;
     std::string text;        ///< as it was written, comment and surplus blanks removed
-    std::uint64_t count = 0; ///< modules, pages, areas, flips, iterations; `everything` for `all`
+    std::uint64_t count = 0; ///< modules, pages, areas, pieces, threads, flips, iterations; `everything` for `all`
     std::uint64_t smallest_size = 0;
     std::uint64_t largest_size =
-        0;                    ///< bytes of each module, area or pool; equal to `smallest_size` unless it is a range
+        0;                    ///< bytes of each module, area, pool or piece; equal to `smallest_size` unless it is a range
     std::uint64_t places = 0; ///< blocks of 2 MiB to take pages from; 0: as few as look natural
     std::uint64_t within = 0; ///< bytes of the window in which memory is looked for; 0: all RAM
     std::uint64_t milliseconds = 0;
-    std::vector<Statement> body; ///< of a repeat
+    bool for_hibernation = false; ///< a copy: of everything, instead of what this kernel can reach
+    std::vector<Statement> body;  ///< of a repeat
 };
 
 struct Scenario {

@@ -7,6 +7,7 @@
 #include "range.hpp"
 
 #include <directmap/direct_map.hpp>
+#include <directmap_clients/map_copy.hpp>
 #include <machine/machine.hpp>
 
 #include <cstdint>
@@ -63,6 +64,14 @@ struct MapState {
     Counters counters;
 };
 
+/// A copy of the map, compared page by page with what it is a copy of.
+struct MapCopy {
+    clients::CopyReport report;
+    std::uint64_t leaf_count = 0;
+    std::uint64_t tables = 0;
+    std::string problem; ///< what is wrong with it, or nothing
+};
+
 /// Where an address leads.
 struct LeafAt {
     std::uint64_t va = 0;              ///< where the leaf starts
@@ -87,10 +96,14 @@ public:
     virtual Result<void> protect(PhysRange range, Change change, ChangeOptions options) = 0;
     virtual Result<void> prepare(PhysRange range) = 0;
     virtual Result<void> release(PhysRange range) = 0;
-    virtual Result<CollapseProgress> collapse() = 0; ///< of everything, to the end
+    virtual Result<CollapseProgress> collapse(PhysRange range) = 0; ///< to the end
+    [[nodiscard]] virtual PhysRange whole() const = 0;              ///< from the first byte of RAM to the last
     virtual CollapseProgress background_step(std::uint64_t budget) = 0;
-    /// The users from clients/ with their pools and an area; `supply` and the workbench outlive them.
-    [[nodiscard]] virtual std::unique_ptr<ClientSet> make_clients(PageSupply& supply) = 0;
+    /// The users from clients/ with an area and maybe pools; the workbench, `supply` and `listener` outlive them.
+    [[nodiscard]] virtual std::unique_ptr<ClientSet> make_clients(Placement placement, PageSupply& supply,
+                                                                  ChangeListener& listener) = 0;
+    /// A copy of the map as it is for whoever leaves this kernel behind, on a machine of its own.
+    [[nodiscard]] virtual Result<MapCopy> copy(clients::InvalidLeaves invalid) = 0;
 
     [[nodiscard]] virtual MapState state() const = 0;
     /// The leaf that maps a byte of RAM.

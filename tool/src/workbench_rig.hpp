@@ -8,6 +8,7 @@
 #include <machine/protected_rig.hpp>
 #include <machine/rig.hpp>
 
+#include <fmt/format.h>
 #include <memory>
 #include <optional>
 #include <string>
@@ -40,10 +41,34 @@ public:
     }
     Result<void> prepare(PhysRange range) override { return rig_.prepare(range); }
     Result<void> release(PhysRange range) override { return rig_.release(range); }
-    Result<CollapseProgress> collapse() override { return rig_.collapse(rig_.whole()); }
+    Result<CollapseProgress> collapse(PhysRange range) override { return rig_.collapse(range); }
+    [[nodiscard]] PhysRange whole() const override { return rig_.whole(); }
     CollapseProgress background_step(std::uint64_t budget) override { return rig_.background_step(budget); }
-    [[nodiscard]] std::unique_ptr<ClientSet> make_clients(PageSupply& supply) override {
-        return std::make_unique<RigClients<F>>(rig_, supply);
+    [[nodiscard]] std::unique_ptr<ClientSet> make_clients(Placement placement, PageSupply& supply,
+                                                          ChangeListener& listener) override {
+        if (placement == Placement::pooled)
+            return std::make_unique<RigClients<F, Placement::pooled>>(rig_, supply, listener);
+        return std::make_unique<RigClients<F, Placement::scattered>>(rig_, supply, listener);
+    }
+    [[nodiscard]] Result<MapCopy> copy(clients::InvalidLeaves invalid) override {
+        machine::RigConfig config = rig_.config();
+        config.cpus = config.cpus_outside = 1; // nobody translates through it
+        config.mapping = Mapping::largest;
+        config.zones.clear();
+        config.table_key = 0;
+        config.record = {};
+        Rig next(config);
+        if (!next.built()) return next.built().error();
+        next.machine().begin_quiescence();
+        machine::RigMap<F, machine::PooledPlatform> map(next);
+        const auto report = clients::copy_map(rig_.map(), map, invalid);
+        share_with_host(next);
+        next.machine().end_quiescence();
+        if (!report) return report.error();
+        MapCopy copy{report.value(), 0, next.machine().tables_in_use(), next.check()};
+        for (const std::uint64_t count : next.leaves()) copy.leaf_count += count;
+        if (copy.problem.empty()) copy.problem = compare(next, invalid);
+        return copy;
     }
 
     [[nodiscard]] MapState state() const override {
@@ -95,10 +120,34 @@ private:
         return rig;
     }
 
+    using Rig = machine::Rig<F, machine::PooledPlatform>;
+
+    /// Says where the copy's reference doesn't follow from this map's, or nothing.
+    [[nodiscard]] std::string compare(Rig& next, clients::InvalidLeaves invalid) {
+        for (const auto& [start, pages] : rig_.machine().reference().pages()) {
+            machine::Access expected = pages.base.front();
+            if (!rig_.whole().contains(PhysAddr{start}) || expected.absent) continue;
+            expected.key = 0;
+            if (invalid == clients::InvalidLeaves::make_valid) expected.valid = true;
+            for (std::uint64_t at = start; at < pages.end;) {
+                const auto* there = next.machine().reference().find(PhysAddr{at});
+                if (there == nullptr || there->base.front() != expected)
+                    return fmt::format("the copy says something else of the page at {:#x}", at);
+                at = there->end;
+            }
+        }
+        return {};
+    }
+    /// The host's view is the same on both machines.
+    void share_with_host(Rig& next) {
+        for (const auto& [start, pages] : rig_.machine().reference().pages())
+            if (pages.base.front().shared) next.machine().set_granules({PhysAddr{start}, pages.end - start}, true);
+    }
+
     static constexpr unsigned table_key = 1;
 
     // Their statistics are reads that aren't marked as such.
-    mutable machine::Rig<F, machine::PooledPlatform> rig_;
+    mutable Rig rig_;
     mutable std::optional<machine::TableProtection<F>> protection_;
 };
 

@@ -2,12 +2,11 @@
 
 #include "input_error.hpp"
 #include "output.hpp"
+#include "page_source.hpp"
 #include "run_reach.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <fmt/format.h>
-#include <map>
 #include <memory>
 #include <random>
 #include <set>
@@ -52,120 +51,33 @@ PhysRange phys(const Range& range) {
     return phys_range(range.start, range.end);
 }
 
-/// Free memory. Where it hands out pages is random but for the seed: what a page allocator has free on a machine that
-/// has been up for a while lies anywhere.
-class PageSource {
+/// Whatever comes and goes. Each has a small number that nobody else has meanwhile.
+template <class T>
+class Crowd {
 public:
-    PageSource(std::vector<Range> usable, std::uint64_t page_size, std::mt19937_64& random)
-        : usable_(std::move(usable)), page_size_(page_size), random_(random) {}
+    [[nodiscard]] std::uint64_t size() const { return present_.size(); }
 
-    /// A part of the usable memory, of `bytes` if there is one that large; 0: all.
-    [[nodiscard]] std::vector<Range> window(std::uint64_t bytes) {
-        if (bytes == 0 || bytes >= total_size(usable_)) return usable_;
-        const Range& range = usable_[index_by_size(usable_)];
-        if (range.size() <= bytes) return {range};
-        const std::uint64_t start = range.start + below((range.size() - bytes) / page_size_ + 1) * page_size_;
-        return {{start, start + bytes}};
+    /// The lowest number that is free.
+    std::uint64_t come(T who) {
+        const std::uint64_t number = free_.empty() ? present_.size() : free_.extract(free_.begin()).value();
+        present_.emplace_back(std::move(who), number);
+        return number;
     }
-
-    /// `bytes` in one piece, aligned to `alignment`, in the window if there is room, else anywhere.
-    [[nodiscard]] std::optional<Range> take(std::uint64_t bytes, std::uint64_t alignment,
-                                            const std::vector<Range>& window) {
-        for (unsigned attempt = 0; attempt < 64; ++attempt) {
-            const Range& range = window[index_by_size(window)];
-            const std::uint64_t first = align_up(range.start, alignment);
-            if (first + bytes > range.end) continue;
-            const std::uint64_t start = first + below((range.end - first - bytes) / alignment + 1) * alignment;
-            if (is_free({start, start + bytes})) return use({start, start + bytes});
-        }
-        for (const std::vector<Range>* area : {&window, static_cast<const std::vector<Range>*>(&usable_)})
-            for (const Range& range : *area)
-                for (std::uint64_t start = align_up(range.start, alignment); start + bytes <= range.end;
-                     start += alignment)
-                    if (is_free({start, start + bytes})) return use({start, start + bytes});
-        return std::nullopt;
+    /// The one at an index from 0 to `size` - 1, and its number.
+    std::pair<T, std::uint64_t> leave(std::uint64_t index) {
+        std::swap(present_[index], present_.back());
+        auto who = std::move(present_.back());
+        present_.pop_back();
+        free_.insert(who.second);
+        return who;
     }
-
-    void give(const Range& range) { used_.erase(range.start); }
-
-    /// A number from 0 to `limit` - 1. (The standard's distributions differ between libraries.)
-    [[nodiscard]] std::uint64_t below(std::uint64_t limit) { return random_() % limit; }
 
 private:
-    [[nodiscard]] std::size_t index_by_size(const std::vector<Range>& ranges) {
-        std::uint64_t at = below(total_size(ranges));
-        for (std::size_t i = 0;; ++i) {
-            if (at < ranges[i].size()) return i;
-            at -= ranges[i].size();
-        }
-    }
-    [[nodiscard]] bool is_free(const Range& range) const {
-        auto after = used_.lower_bound(range.end);
-        return after == used_.begin() || std::prev(after)->second <= range.start;
-    }
-    Range use(const Range& range) {
-        used_[range.start] = range.end;
-        return range;
-    }
-
-    std::vector<Range> usable_;
-    std::uint64_t page_size_;
-    std::mt19937_64& random_;
-    std::map<std::uint64_t, std::uint64_t> used_; ///< start to end
-};
-
-/// Small numbers for whatever comes and goes, the lowest free one first.
-class Numbers {
-public:
-    std::uint64_t take() {
-        if (free_.empty()) return next_++;
-        return free_.extract(free_.begin()).value();
-    }
-    void give(std::uint64_t number) { free_.insert(number); }
-
-private:
+    std::vector<std::pair<T, std::uint64_t>> present_;
     std::set<std::uint64_t> free_;
-    std::uint64_t next_ = 0;
 };
 
-/// A loaded module: text, constants, data, in this order in one piece of memory, or wherever a pool has them.
-struct Module {
-    Range memory;
-    Range text;
-    Range constants;
-    clients::Module pooled;
-    std::uint64_t number = 0;
-};
-
-/// What a guest shares with its host: one piece, or pages out of clusters.
-struct SharedArea {
-    Range range;
-    std::vector<PhysAddr> pages;
-    std::uint64_t number = 0;
-};
-
-struct SecretPage {
-    Range page;
-    std::uint64_t number = 0;
-};
-
-/// The page allocator as pools see it.
-class PoolSupply final : public PageSupply {
-public:
-    explicit PoolSupply(PageSource& source) : source_(source) {}
-
-    [[nodiscard]] bool take(PhysAddr& pa, std::uint64_t bytes) override {
-        const auto range = source_.take(bytes, bytes, source_.window(0));
-        if (range) pa = PhysAddr{range->start};
-        return range.has_value();
-    }
-    void give(PhysAddr pa, std::uint64_t bytes) override { source_.give({pa.value(), pa.value() + bytes}); }
-
-private:
-    PageSource& source_;
-};
-
-class Player {
+class Player final : public ChangeListener {
 public:
     Player(const Scenario& scenario, const WorkloadConfig& config, Policy policy, WorkloadListener& listener,
            const machine::EventSink& record, const TraceSink& trace, const DaySink& day)
@@ -187,29 +99,29 @@ private:
     void do_modules_load(const Statement& statement);
     void do_modules_unload(std::uint64_t count);
     void do_secret_take(const Statement& statement);
-    void add_secret(const Range& page);
     void do_secret_give(std::uint64_t count);
     void do_guard_prepare(const Statement& statement);
     void do_guard_flip(std::uint64_t count);
     void do_guard_release();
     void do_share(const Statement& statement);
-    void share_pooled(std::uint64_t bytes);
-    void add_area(SharedArea area);
     void do_unshare(std::uint64_t count);
+    void do_code_add(const Statement& statement);
+    void do_code_remove(std::uint64_t count);
+    void do_threads_start(const Statement& statement);
+    void do_threads_end(std::uint64_t count);
+    void do_copy(Step& step);
     void do_collapse(Step& step);
     void do_wait(std::uint64_t milliseconds);
 
-    [[nodiscard]] bool is_pooled() const { return clients_ != nullptr; }
     [[nodiscard]] bool is_zoned() const { return policy_ == Policy::zoned; }
     [[nodiscard]] std::vector<PhysRange> pinned() const;
-    [[nodiscard]] Range take(const Statement& statement, std::uint64_t bytes, std::uint64_t alignment,
-                             const std::vector<Range>& window);
-    void protect(const Range& range, Change change, ChangeOptions options = {});
+    void on_change(PhysRange range, Change change, bool atomic) override;
+    void on_pin(PhysRange range, bool pinned) override;
+    /// Who is served next takes memory where the statement says, single pages from some place there on.
+    void look_where(const Statement& statement);
+    void settle_anywhere() { source_.settle_at(source_.random_place(page_size_)); }
     void next_operation();
-    /// Writes the operation that comes next into the trace.
-    void tell(TraceOperation operation, const Range& range = {}, bool atomic = false);
-    void tell_at(std::uint64_t milliseconds, TraceOperation operation, const Range& range = {}, bool atomic = false,
-                 const std::string& text = {});
+    void tell(TraceOperation operation, PhysRange range = {}, bool atomic = false, const std::string& text = {});
     void problem(const std::string& text);
     void must(const Result<void>& result, std::string_view what);
     template <class T>
@@ -224,13 +136,12 @@ private:
     void day(fmt::format_string<Arguments...> pattern, Arguments&&... arguments) {
         if (day_) day_(fmt::format(pattern, std::forward<Arguments>(arguments)...));
     }
-    /// Removes and returns one at random.
+    /// One at random goes; `verb` and its number are a line of the day.
     template <class T>
-    T pick(std::vector<T>& from) {
-        std::swap(from[choose(from.size())], from.back());
-        T picked = std::move(from.back());
-        from.pop_back();
-        return picked;
+    T pick(Crowd<T>& from, std::string_view verb) {
+        auto [who, number] = from.leave(choose(from.size()));
+        day("{} {}", verb, number);
+        return who;
     }
 
     const Scenario& scenario_;
@@ -251,14 +162,14 @@ private:
     std::vector<std::uint64_t> rounds_;
     const Statement* current_ = nullptr;
 
-    std::vector<Module> modules_;
-    std::vector<SecretPage> secrets_;
-    std::vector<Range> guards_;
-    std::set<std::uint64_t> invalid_guards_;
-    std::vector<SharedArea> areas_;
-    Numbers module_numbers_, secret_numbers_, area_numbers_;
+    Crowd<clients::Module> modules_;
+    Crowd<PhysAddr> secrets_, stacks_;
+    Crowd<SharedArea> areas_;
+    Crowd<Code> code_;
+    std::vector<PhysRange> guards_;
+    std::set<PhysAddr> invalid_guards_;
+    PhysRange being_shared_; ///< with the host, or no longer, and not valid again yet
 
-    PoolSupply supply_{source_};
     std::unique_ptr<ClientSet> clients_;
 };
 
@@ -314,7 +225,7 @@ void Player::play(const std::vector<Statement>& statements) {
 
 void Player::play(const Statement& statement) {
     current_ = &statement;
-    tell_at(bench_->machine().clock, TraceOperation::note, {}, false, statement.text);
+    tell(TraceOperation::note, {}, false, statement.text);
     day("step {}", statement.text);
     bench_->machine().note(fmt::format("{}:{}: {}", scenario_.source, statement.line, statement.text));
     Step step;
@@ -334,12 +245,17 @@ void Player::play(const Statement& statement) {
     case Action::guard_release: do_guard_release(); break;
     case Action::share: do_share(statement); break;
     case Action::unshare: do_unshare(step.amount = resolve(areas_.size())); break;
+    case Action::code_add: do_code_add(statement); break;
+    case Action::code_remove: do_code_remove(step.amount = resolve(code_.size())); break;
+    case Action::threads_start: do_threads_start(statement); break;
+    case Action::threads_end: do_threads_end(step.amount = resolve(stacks_.size())); break;
+    case Action::copy: do_copy(step); break;
     case Action::collapse: do_collapse(step); break;
     case Action::wait: do_wait(statement.milliseconds); break;
     case Action::repeat: break; // played by the other overload
     }
     step.map = bench_->state();
-    if (is_pooled()) step.pools = clients_->use();
+    step.pools = clients_->use();
     step.counters = difference(step.map.counters, before);
     step.milliseconds = bench_->machine().clock;
     step.reach = tlb_reach(result_.leaf_sizes, step.map.leaves);
@@ -356,10 +272,8 @@ void Player::play(const Statement& statement) {
 
 void Player::do_boot(Step& step) {
     must(bench_->built(), "building the map");
-    if (config_.placement == Placement::pooled) {
-        clients_ = bench_->make_clients(supply_);
-        must(clients_->ready(), "opening the area of modules");
-    }
+    clients_ = bench_->make_clients(config_.placement, source_, *this);
+    must(clients_->ready(), "opening the area of code");
     if (!is_zoned() || config_.resizes_live()) return;
     // What becomes of a change that would need a resize: a clear answer, and nothing has changed.
     if (memory_.outside.empty()) return;
@@ -372,7 +286,7 @@ void Player::do_boot(Step& step) {
 }
 
 void Player::do_modules_load(const Statement& statement) {
-    const std::vector<Range> window = source_.window(statement.within);
+    look_where(statement);
     for (std::uint64_t i = 0; i < statement.count; ++i) {
         const std::uint64_t least = align_up(statement.smallest_size, page_size_) / page_size_;
         const std::uint64_t most = align_up(statement.largest_size, page_size_) / page_size_;
@@ -380,51 +294,22 @@ void Player::do_modules_load(const Statement& statement) {
         // Three fifths are text, a quarter constants, the rest data; a small module lacks data first.
         const std::uint64_t text = std::max<std::uint64_t>(pages * 3 / 5, 1);
         const std::uint64_t constants = std::min(std::max<std::uint64_t>(pages / 4, 1), pages - text);
-        Module module;
-        module.number = module_numbers_.take();
-        day("load {} {} {} {}", module.number, text * page_size_, constants * page_size_,
-            (pages - text - constants) * page_size_);
-        if (is_pooled()) {
-            next_operation();
-            auto loaded = clients_->load_module(
-                {text * page_size_, constants * page_size_, (pages - text - constants) * page_size_});
-            must(outcome(loaded), "loading a module");
-            module.pooled = loaded.value();
-            modules_.push_back(module);
-            continue;
-        }
-        module.memory = take(statement, pages * page_size_, page_size_, window);
-        module.text = {module.memory.start, module.memory.start + text * page_size_};
-        module.constants = {module.text.end, module.text.end + constants * page_size_};
-        // Written while it was ordinary memory. No moment is both writable and executable.
-        tell(TraceOperation::read_only_executable, module.text);
-        protect(module.text, Change{}.writable(false).executable(true));
-        if (!module.constants.empty()) {
-            tell(TraceOperation::read_only, module.constants);
-            protect(module.constants, Change{}.writable(false));
-        }
-        modules_.push_back(module);
+        const clients::ModuleSizes sizes{text * page_size_, constants * page_size_,
+                                         (pages - text - constants) * page_size_};
+        next_operation();
+        settle_anywhere();
+        const auto loaded = clients_->load_module(sizes);
+        must(outcome(loaded), "loading a module");
+        day("load {} {} {} {}", modules_.come(loaded.value()), sizes.text, sizes.constants, sizes.data);
     }
 }
 
 void Player::do_modules_unload(std::uint64_t count) {
     for (; count != 0; --count) {
-        Module module = pick(modules_);
-        module_numbers_.give(module.number);
-        day("unload {}", module.number);
-        if (is_pooled()) {
-            next_operation();
-            if (!clients_->unload_module(module.pooled)) problem("a loaded module can't be unloaded");
-            must({}, "unloading a module");
-            continue;
-        }
-        tell(TraceOperation::writable_not_executable, module.text);
-        protect(module.text, Change{}.writable(true).executable(false));
-        if (!module.constants.empty()) {
-            tell(TraceOperation::writable, module.constants);
-            protect(module.constants, Change{}.writable(true));
-        }
-        source_.give(module.memory);
+        clients::Module module = pick(modules_, "unload");
+        next_operation();
+        if (!clients_->unload_module(module)) problem("a loaded module can't be unloaded");
+        must({}, "unloading a module");
     }
 }
 
@@ -433,192 +318,135 @@ void Player::do_secret_take(const Statement& statement) {
     const std::uint64_t wanted =
         statement.places != 0 ? statement.places : (statement.count + pages_of_a_place - 1) / pages_of_a_place;
     day("places {}", wanted);
-    for (std::uint64_t i = 0; is_pooled() && i < statement.count; ++i) {
+    look_where(statement);
+    std::vector<std::uint64_t> places;
+    for (std::uint64_t i = 0; i < wanted; ++i) places.push_back(source_.random_place(place_bytes));
+    for (std::uint64_t i = 0; i < statement.count; ++i) {
         next_operation();
+        source_.settle_at(places[i % wanted] + source_.below(place_bytes / page_size_) * page_size_);
         const auto page = clients_->take_secret();
         must(outcome(page), "taking a secret page");
-        add_secret({page.value().value(), page.value().value() + page_size_});
+        day("take {}", secrets_.come(page.value()));
     }
-    if (is_pooled()) return;
-    const std::vector<Range> window = source_.window(statement.within);
-    // Whole blocks that lie in the window; the same one twice if there are too few.
-    std::vector<std::vector<Range>> places;
-    std::vector<Range> blocks;
-    for (const Range& range : window) {
-        const Range whole{align_up(range.start, place_bytes), align_down(range.end, place_bytes)};
-        if (!whole.empty()) blocks.push_back(whole);
-    }
-    std::set<std::uint64_t> chosen;
-    for (std::uint64_t attempt = 0; !blocks.empty() && attempt < 4 * wanted && places.size() < wanted; ++attempt) {
-        std::uint64_t at = source_.below(total_size(blocks) / place_bytes) * place_bytes;
-        std::size_t i = 0;
-        for (; at >= blocks[i].size(); ++i) at -= blocks[i].size();
-        const std::uint64_t start = blocks[i].start + at;
-        if (chosen.insert(start).second) places.push_back({{start, start + place_bytes}});
-    }
-    if (places.empty()) places.push_back(window);
-    for (std::uint64_t i = 0; i < statement.count; ++i) {
-        const Range page = take(statement, page_size_, page_size_, places[i % places.size()]);
-        tell(TraceOperation::invalid, page);
-        protect(page, Change{}.valid(false));
-        add_secret(page);
-    }
-}
-
-void Player::add_secret(const Range& page) {
-    secrets_.push_back({page, secret_numbers_.take()});
-    day("take {}", secrets_.back().number);
 }
 
 void Player::do_secret_give(std::uint64_t count) {
     for (; count != 0; --count) {
-        const auto [page, number] = pick(secrets_);
-        secret_numbers_.give(number);
-        day("give {}", number);
-        if (is_pooled()) {
-            next_operation();
-            if (!clients_->give_secret(PhysAddr{page.start})) problem("a secret page is nobody's");
-            must({}, "giving a secret page back");
-            continue;
-        }
-        tell(TraceOperation::valid, page);
-        protect(page, Change{}.valid(true));
-        source_.give(page);
+        const PhysAddr page = pick(secrets_, "give");
+        next_operation();
+        if (!clients_->give_secret(page)) problem("a secret page is nobody's");
+        must({}, "giving a secret page back");
     }
 }
 
 void Player::do_guard_prepare(const Statement& statement) {
     const std::uint64_t bytes = align_up(statement.largest_size, page_size_);
     day("prepare {}", bytes);
-    if (is_pooled()) {
-        next_operation();
-        const auto prepared = clients_->prepare_guards(std::bit_ceil(bytes));
-        must(outcome(prepared), "preparing guard pages");
-        guards_.push_back({prepared.value().start.value(), prepared.value().end().value()});
-        return;
-    }
-    const std::uint64_t alignment = std::max(page_size_, std::min(std::bit_floor(bytes), place_bytes));
-    const Range pool = take(statement, bytes, alignment, source_.window(statement.within));
-    tell(TraceOperation::pin, pool);
+    look_where(statement);
     next_operation();
-    must(bench_->prepare(phys(pool)), "preparing guard pages");
-    guards_.push_back(pool);
+    const auto prepared = clients_->prepare_guards(bytes);
+    must(outcome(prepared), "preparing guard pages");
+    guards_.push_back(prepared.value());
 }
 
 void Player::do_guard_flip(std::uint64_t count) {
-    ChangeOptions atomic;
-    atomic.atomic = true;
     for (; count != 0; --count) {
         const std::uint64_t which = choose(guards_.size());
-        const Range& pool = guards_[which];
-        const std::uint64_t index = choose(pool.size() / page_size_);
-        const std::uint64_t page = pool.start + index * page_size_;
+        const std::uint64_t index = choose(guards_[which].size / page_size_);
+        const PhysAddr page = guards_[which].start + index * page_size_;
         const bool was_invalid = invalid_guards_.erase(page) != 0;
-        day("{} {} {}", was_invalid ? "unguard" : "guard", which, index);
         if (!was_invalid) invalid_guards_.insert(page);
-        if (is_pooled()) {
-            next_operation();
-            must(clients_->flip_guard(PhysAddr{page}, was_invalid), "flipping a guard page");
-            continue;
-        }
-        tell(was_invalid ? TraceOperation::valid : TraceOperation::invalid, {page, page + page_size_}, true);
-        protect({page, page + page_size_}, Change{}.valid(was_invalid), atomic);
+        day("{} {} {}", was_invalid ? "unguard" : "guard", which, index);
+        next_operation();
+        must(clients_->flip_guard(page, was_invalid), "flipping a guard page");
     }
 }
 
 void Player::do_guard_release() {
     day("release");
-    if (is_pooled()) {
-        next_operation();
-        clients_->release_guards();
-        must({}, "releasing guard pages");
-        invalid_guards_.clear();
-        guards_.clear();
-        return;
-    }
-    for (const std::uint64_t page : invalid_guards_) {
-        tell(TraceOperation::valid, {page, page + page_size_});
-        protect({page, page + page_size_}, Change{}.valid(true));
-    }
+    next_operation();
+    clients_->release_guards();
+    must({}, "releasing guard pages");
     invalid_guards_.clear();
-    for (const Range& pool : guards_) {
-        tell(TraceOperation::unpin, pool);
-        next_operation();
-        if (!is_zoned()) must(bench_->release(phys(pool)), "releasing guard pages"); // a zone stays one
-        source_.give(pool);
-    }
     guards_.clear();
 }
 
 void Player::do_share(const Statement& statement) {
     const std::uint64_t bytes = align_up(statement.largest_size, page_size_);
-    const std::uint64_t alignment = std::max(page_size_, std::min(std::bit_floor(bytes), place_bytes));
-    for (std::uint64_t i = 0; is_pooled() && i < statement.count; ++i) share_pooled(bytes);
-    if (is_pooled()) return;
-    const std::vector<Range> window = source_.window(statement.within);
+    look_where(statement);
     for (std::uint64_t i = 0; i < statement.count; ++i) {
-        const Range area = take(statement, bytes, alignment, window);
-        // A realm's order: break, tell the host, make. While the host changes its view nobody can use either.
-        tell(TraceOperation::shared, area);
-        protect(area, Change{}.valid(false).shared(true));
-        bench_->machine().set_granules(phys(area), true);
-        protect(area, Change{}.valid(true));
-        add_area({area, {}});
+        next_operation();
+        settle_anywhere();
+        const auto shared = clients_->share(bytes);
+        must(outcome(shared), "sharing memory with the host");
+        day("share {} {}", areas_.come(shared.value()), bytes);
     }
-}
-
-void Player::add_area(SharedArea area) {
-    area.number = area_numbers_.take();
-    std::uint64_t bytes = area.range.size();
-    if (area.range.empty()) bytes = area.pages.size() * page_size_;
-    day("share {} {}", area.number, bytes);
-    areas_.push_back(std::move(area));
-}
-
-/// Buffers of a cluster's size and more are pieces of their own; smaller ones are pages out of clusters.
-void Player::share_pooled(std::uint64_t bytes) {
-    next_operation();
-    SharedArea area;
-    if (bytes >= place_bytes) {
-        const auto buffer = clients_->take_shared_buffer(std::bit_ceil(bytes));
-        must(outcome(buffer), "sharing a buffer");
-        area.range = {buffer.value().start.value(), buffer.value().end().value()};
-    }
-    for (std::uint64_t done = 0; area.range.empty() && done < bytes; done += page_size_) {
-        const auto page = clients_->take_shared();
-        must(outcome(page), "sharing a page");
-        area.pages.push_back(page.value());
-    }
-    add_area(std::move(area));
 }
 
 void Player::do_unshare(std::uint64_t count) {
     for (; count != 0; --count) {
-        const SharedArea picked = pick(areas_);
-        const Range& area = picked.range;
-        area_numbers_.give(picked.number);
-        day("unshare {}", picked.number);
-        if (is_pooled()) {
-            next_operation();
-            if (!area.empty()) must(clients_->give_shared_buffer(phys(area)), "giving a shared buffer back");
-            for (const PhysAddr page : picked.pages)
-                if (!clients_->give_shared(page)) problem("a shared page is nobody's");
-            must({}, "giving shared pages back");
-            continue;
-        }
-        tell(TraceOperation::unshared, area);
-        protect(area, Change{}.valid(false).shared(false));
-        bench_->machine().set_granules(phys(area), false);
-        protect(area, Change{}.valid(true));
-        source_.give(area);
+        const SharedArea area = pick(areas_, "unshare");
+        next_operation();
+        must(clients_->unshare(area), "taking shared memory back");
     }
 }
 
+void Player::do_code_add(const Statement& statement) {
+    constexpr std::uint64_t unit = clients::CodeChunk::granule;
+    look_where(statement);
+    for (std::uint64_t i = 0; i < statement.count; ++i) {
+        const std::uint64_t bytes =
+            statement.smallest_size + choose((statement.largest_size - statement.smallest_size) / unit + 1) * unit;
+        next_operation();
+        settle_anywhere();
+        const auto code = clients_->add_code(bytes);
+        must(outcome(code), "adding a piece of code");
+        day("add {} {}", code_.come(code.value()), bytes);
+    }
+}
+
+void Player::do_code_remove(std::uint64_t count) {
+    for (; count != 0; --count) {
+        Code code = pick(code_, "remove");
+        next_operation();
+        must(clients_->remove_code(code), "removing a piece of code");
+    }
+}
+
+void Player::do_threads_start(const Statement& statement) {
+    look_where(statement);
+    for (std::uint64_t i = 0; i < statement.count; ++i) {
+        next_operation();
+        settle_anywhere();
+        const auto stack = clients_->create_stack();
+        must(outcome(stack), "creating a shadow stack");
+        day("start {}", stacks_.come(stack.value()));
+    }
+}
+
+void Player::do_threads_end(std::uint64_t count) {
+    for (; count != 0; --count) {
+        const PhysAddr stack = pick(stacks_, "end");
+        next_operation();
+        if (!clients_->destroy_stack(stack)) problem("a shadow stack is nobody's");
+        must({}, "destroying a shadow stack");
+    }
+}
+
+void Player::do_copy(Step& step) {
+    const bool all = step.statement->for_hibernation;
+    day("copy {}", all ? "hibernation" : "kexec");
+    const auto copied = bench_->copy(all ? clients::InvalidLeaves::make_valid : clients::InvalidLeaves::leave_out);
+    must(outcome(copied), "copying the map");
+    step.copy = copied.value();
+    if (!step.copy->problem.empty()) problem("the copy of the map: " + step.copy->problem);
+}
+
 void Player::do_collapse(Step& step) {
-    tell(TraceOperation::collapse);
     day("collapse");
     next_operation();
-    const Result<CollapseProgress> answer = bench_->collapse();
+    tell(TraceOperation::collapse);
+    const Result<CollapseProgress> answer = bench_->collapse(bench_->whole());
     if (!answer) {
         const bool may_refuse = facts_of(policy_).collapse == CollapsePolicy::never || !config_.resizes_live();
         if (!may_refuse) problem(fmt::format("collapse: {}: {}", name(answer.error().code()), answer.error().reason()));
@@ -633,7 +461,7 @@ void Player::do_collapse(Step& step) {
 
 void Player::do_wait(std::uint64_t milliseconds) {
     day("wait {}", milliseconds);
-    if (is_pooled()) { // memory is wanted elsewhere: what pools don't use goes back
+    if (config_.placement == Placement::pooled) { // memory is wanted elsewhere: what pools don't use goes back
         next_operation();
         clients_->shrink();
         must({}, "shrinking the pools");
@@ -642,52 +470,54 @@ void Player::do_wait(std::uint64_t milliseconds) {
         const std::uint64_t tick = std::min(milliseconds, tick_milliseconds);
         bench_->machine().clock += tick;
         milliseconds -= tick;
-        tell_at(bench_->machine().clock, TraceOperation::tick);
+        tell(TraceOperation::tick);
         if (policy_ == Policy::background && config_.resizes_live()) (void)bench_->background_step(background_budget);
     }
 }
 
 std::vector<PhysRange> Player::pinned() const {
-    std::vector<PhysRange> ranges;
     if (is_zoned()) return {phys(memory_.zone)};
-    for (const Range& pool : guards_) ranges.push_back(phys(pool));
-    return ranges;
+    return guards_;
 }
 
-Range Player::take(const Statement& statement, std::uint64_t bytes, std::uint64_t alignment,
-                   const std::vector<Range>& window) {
-    if (const auto range = source_.take(bytes, alignment, window)) return *range;
-    throw InputError(scenario_.source, statement.line,
-                     fmt::format("there is no free piece of {} left", human_size(bytes)));
-}
-
-void Player::protect(const Range& range, Change change, ChangeOptions options) {
-    next_operation();
-    must(bench_->protect(phys(range), change, options), hex(range));
+void Player::on_change(PhysRange range, Change change, bool atomic) {
     ++result_.changes;
+    if (change.names_shared()) { // a realm's order is break, tell the host, make; a trace has one line for the three
+        being_shared_ = range;
+        return tell(change.values().shared() ? TraceOperation::shared : TraceOperation::unshared, range, atomic);
+    }
+    if (change.names_valid()) {
+        if (change.values().valid() && std::exchange(being_shared_, {}) == range) return;
+        return tell(change.values().valid() ? TraceOperation::valid : TraceOperation::invalid, range, atomic);
+    }
+    tell(change.values().writable() ? TraceOperation::writable : TraceOperation::read_only, range, atomic);
 }
 
-void Player::tell(TraceOperation operation, const Range& range, bool atomic) {
-    tell_at(bench_->machine().clock + 1, operation, range, atomic); // see next_operation
+void Player::on_pin(PhysRange range, bool pinned) {
+    tell(pinned ? TraceOperation::pin : TraceOperation::unpin, range);
 }
 
-void Player::tell_at(std::uint64_t milliseconds, TraceOperation operation, const Range& range, bool atomic,
-                     const std::string& text) {
+void Player::tell(TraceOperation operation, PhysRange range, bool atomic, const std::string& text) {
     if (!trace_) return;
     TraceEvent event;
-    event.nanoseconds = milliseconds * nanoseconds_a_millisecond;
+    event.nanoseconds = bench_->machine().clock * nanoseconds_a_millisecond;
     event.operation = operation;
-    event.address = range.start;
-    event.pages = range.size() / page_size_;
+    event.address = range.start.value();
+    event.pages = range.size / page_size_;
     event.atomic = atomic;
     event.text = text;
     trace_(event);
+}
+
+void Player::look_where(const Statement& statement) {
+    source_.look_within(config_.placement == Placement::scattered ? statement.within : 0);
 }
 
 void Player::next_operation() {
     machine::Machine& machine = bench_->machine();
     machine.run_on(static_cast<unsigned>(source_.below(config_.cpus)));
     ++machine.clock;
+    source_.expect_room();
 }
 
 void Player::problem(const std::string& text) {
@@ -697,6 +527,9 @@ void Player::problem(const std::string& text) {
 
 void Player::must(const Result<void>& result, std::string_view what) {
     if (!result) {
+        if (source_.missing() != 0)
+            throw InputError(scenario_.source, current_->line,
+                             fmt::format("there is no free piece of {} left", human_size(source_.missing())));
         const Error& error = result.error();
         problem(fmt::format("{}: {} at {}: {}", what, name(error.code()), hex(error.where().value()), error.reason()));
         throw Failed{};
@@ -710,6 +543,7 @@ void Player::must(const Result<void>& result, std::string_view what) {
 void Player::check() {
     const std::uint64_t before = bench_->machine().events();
     checking_ = true;
+    clients_->check();
     const std::string wrong = bench_->check();
     checking_ = false;
     calls_of_checks_ += bench_->machine().events() - before;

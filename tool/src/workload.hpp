@@ -27,11 +27,6 @@ enum class Policy : std::uint8_t {
     background, ///< healed by a thread, where nothing has changed for a while
 };
 
-/// Where the memory lies whose permissions change.
-enum class Placement : std::uint8_t {
-    scattered, ///< wherever the page allocator has it: every user cuts the leaf that it meets
-    pooled,    ///< in chunks of pools, one for each kind of permission: the users from clients/
-};
 [[nodiscard]] constexpr std::string_view placement_name(Placement placement) {
     return placement == Placement::pooled ? "pooled" : "scattered";
 }
@@ -84,6 +79,7 @@ struct Step {
     std::uint64_t amount = 0;          ///< of what the statement counts (modules, pages, ...), `all` resolved
     MapState map;
     PoolUse pools;     ///< of pooled users
+    std::optional<MapCopy> copy;
     Counters counters; ///< of this statement alone
     std::uint64_t reach = 0;
     std::optional<Refusal> refusal;
