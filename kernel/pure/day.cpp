@@ -8,6 +8,8 @@ namespace {
 
 constexpr std::string_view first_words = "directmap-day 1 ";
 
+constexpr std::uint64_t largest_code = std::uint64_t{2} << 20;
+
 using Kind = DayEvent::Kind;
 struct Verb {
     std::string_view name;
@@ -17,7 +19,8 @@ struct Verb {
 constexpr Verb verbs[] = {
     {"load", Kind::load, 4},       {"unload", Kind::unload, 1},     {"places", Kind::places, 1},
     {"take", Kind::take, 1},       {"give", Kind::give, 1},         {"share", Kind::share, 2},
-    {"unshare", Kind::unshare, 1}, {"prepare", Kind::prepare, 1},   {"guard", Kind::guard, 2},
+    {"unshare", Kind::unshare, 1}, {"add", Kind::add, 2},           {"remove", Kind::remove, 1},
+    {"start", Kind::start, 1},     {"end", Kind::end, 1},           {"prepare", Kind::prepare, 1},   {"guard", Kind::guard, 2},
     {"unguard", Kind::unguard, 2}, {"release", Kind::release, 0},   {"wait", Kind::wait, 1},
     {"evening", Kind::evening, 0}, {"collapse", Kind::collapse, 0},
 };
@@ -63,6 +66,11 @@ bool DayReader::next_line(std::string_view& line) {
 bool DayReader::read(std::string_view line, DayEvent& event) const {
     const std::string_view word = first_word(line);
     if (word == "step") return true;
+    if (word == "copy") {
+        event.kind = Kind::copy;
+        event.number = line == "hibernation" ? 1 : 0;
+        return event.number == 1 || line == "kexec";
+    }
     for (const Verb& verb : verbs) {
         if (word != verb.name) continue;
         std::uint64_t numbers[4] = {};
@@ -77,6 +85,7 @@ bool DayReader::read(std::string_view line, DayEvent& event) const {
         case Kind::load:
             for (unsigned i = 0; i < 3; ++i) event.bytes[i] = numbers[1 + i];
             return are_sizes(event.bytes, 3) && event.bytes[0] != 0;
+        case Kind::add: event.bytes[0] = numbers[1]; return numbers[1] != 0 && numbers[1] <= largest_code;
         case Kind::share: event.bytes[0] = numbers[1]; return are_sizes(event.bytes, 1) && event.bytes[0] != 0;
         case Kind::prepare: event.bytes[0] = numbers[0]; return are_sizes(event.bytes, 1) && event.bytes[0] != 0;
         case Kind::places: return numbers[0] != 0;

@@ -17,6 +17,11 @@ struct DayEvent {
         give,     ///< secret page `number`
         share,    ///< buffer `number` of `bytes[0]`
         unshare,  ///< buffer `number`
+        add,      ///< piece of code `number` of `bytes[0]`
+        remove,   ///< piece of code `number`
+        start,    ///< thread `number`, with a shadow stack
+        end,      ///< thread `number`
+        copy,     ///< of the map: for kexec, or with `number` 1 for hibernation
         prepare,  ///< `bytes[0]` of guard pages
         guard,    ///< page `page` of pool `number`
         unguard,  ///< page `page` of pool `number`

@@ -6,14 +6,17 @@
 
 #include "cpu/expected_fault.hpp"
 #include "device/console.hpp"
+#include "directmap_clients/executable_cache.hpp"
 #include "directmap_clients/guard_pages.hpp"
 #include "directmap_clients/module_area.hpp"
 #include "directmap_clients/scattered_pages.hpp"
 #include "directmap_clients/secret_memory.hpp"
+#include "directmap_clients/shadow_stacks.hpp"
 #include "directmap_clients/shared_buffers.hpp"
 #include "memory/kernel_map.hpp"
 #include "pure/day.hpp"
 #include "scenarios/client_memory.hpp"
+#include "scenarios/copied_map.hpp"
 #include "scenarios/scenario.hpp"
 
 namespace directmap::kernel {
@@ -24,14 +27,14 @@ constexpr std::uint64_t place_bytes = std::uint64_t{2} << 20;
 constexpr std::uint64_t large_bytes = std::uint64_t{2} << 20;
 /// What there may be at once.
 constexpr std::size_t most_modules = 1024, most_secrets = 1 << 16, most_buffers = 1 << 13, most_pools = 16,
-                      most_places = 4096;
+                      most_places = 4096, most_code = 1 << 13, most_threads = 1 << 14, most_chunks = 64;
 /// A buffer is out of clusters, or a piece of its own.
 constexpr std::size_t most_pages_of_a_buffer = 32;
 constexpr std::size_t most_scratch = 1 << 14, most_aliases = 1 << 16, most_frames = 2048;
 constexpr unsigned tables_a_second = 1024; ///< that background collapse looks at, as on the machine
 
-/// For what the users' components keep, and who has which page.
-constexpr std::uint64_t books_bytes = std::uint64_t{64} << 20;
+/// For what the users' components keep, and who has which page; for the tables of a copy of the map.
+constexpr std::uint64_t books_bytes = std::uint64_t{64} << 20, copy_bytes = std::uint64_t{64} << 20;
 
 /// Storage at the start of the arena, as large as it has to be.
 class Room {
@@ -93,6 +96,7 @@ public:
         out_ -= bytes;
     }
     [[nodiscard]] std::uint64_t out() const { return out_; }
+    [[nodiscard]] PhysAddr end() const { return memory_.end(); }
 
 private:
     [[nodiscard]] bool is_used(std::uint64_t page) const {
@@ -180,8 +184,13 @@ public:
                                                 memory.format},
           windows_{stage.map, *memory.platform, {window_area, Geometry::region_bytes}, storage(room), memory.format},
           contents_{windows_}, host_{stage}, secret_pool_{make_pool<Pool>(room, Secrets::pool_config())},
-          text_pool_{make_pool<Pool>(room, Modules::pool_config())}, secrets_{stage.map, secret_pool_, contents_},
+          text_pool_{make_pool<Pool>(room, Modules::pool_config())},
+          stack_pool_{make_pool<Pool>(room, Stacks::read_only_pool_config())},
+          secrets_{stage.map, secret_pool_, contents_},
           modules_{area_, *memory.platform, text_pool_, source, room.array<PhysRange>(most_scratch)},
+          cache_{stage.map, *memory.platform, area_,     windows_,
+                 source,    contents_,        room.array<clients::CodeChunk>(most_chunks)},
+          stacks_{stack_pool_, contents_},
           guards_{stage.map, source, room.array<PhysRange>(most_pools)}, shared_{stage.map,
                                                                                  *memory.platform,
                                                                                  source,
@@ -191,8 +200,12 @@ public:
                                                                                       max_cpus),
                                                                                   room.array<PhysRange>(4)}},
           module_of_{room.array<clients::Module>(most_modules)}, secret_of_{room.array<PhysAddr>(most_secrets)},
-          buffer_of_{room.array<Buffer>(most_buffers)}, pools_{room.array<PhysRange>(most_pools)},
-          places_{room.array<PhysAddr>(most_places)} {
+          buffer_of_{room.array<Buffer>(most_buffers)}, code_of_{room.array<Code>(most_code)},
+          stack_of_{room.array<PhysAddr>(most_threads)}, pools_{room.array<PhysRange>(most_pools)},
+          places_{room.array<PhysAddr>(most_places)}, copied_{stage,
+                                                              {source.end(), copy_bytes},
+                                                              room.array<CopiedMap::Map::RegionState>(
+                                                                  CopiedMap::regions_of(stage))} {
         require(area_.open(), "opening an area for modules");
         require(windows_.open(), "opening an area for windows");
     }
@@ -222,6 +235,18 @@ public:
         }
         case Kind::share: return share(entry(buffer_of_, event.number), event.bytes[0]);
         case Kind::unshare: return unshare(entry(buffer_of_, event.number));
+        case Kind::add: return add(entry(code_of_, event.number), event);
+        case Kind::remove: return remove(entry(code_of_, event.number), event.number);
+        case Kind::start: return start(entry(stack_of_, event.number));
+        case Kind::end: {
+            PhysAddr& stack = entry(stack_of_, event.number);
+            if (stack == PhysAddr{} || !stacks_.destroy(stack, 0)) fail("thread {} has no stack", event.number);
+            stack = {};
+            return;
+        }
+        case Kind::copy:
+            return copied_.make(event.number == 1 ? clients::InvalidLeaves::make_valid
+                                                  : clients::InvalidLeaves::leave_out);
         case Kind::prepare: {
             const auto pool = guards_.prepare(power_of_two(event.bytes[0]));
             require(pool, "preparing guard pages");
@@ -245,11 +270,15 @@ public:
 
     [[nodiscard]] Figures figures() {
         Figures f = Figures::read(stage_);
-        for (const PoolStatistics& s :
-             {secret_pool_.statistics(), text_pool_.statistics(), shared_.pool_statistics()}) {
-            f.pools += scattered ? 0 : s.owned * page_size;
-            f.idle += scattered ? 0 : s.free * page_size;
+        if (scattered) return f;
+        for (const PoolStatistics& s : {secret_pool_.statistics(), text_pool_.statistics(), stack_pool_.statistics(),
+                                        shared_.pool_statistics()}) {
+            f.pools += s.owned * page_size;
+            f.idle += s.free * page_size;
         }
+        const clients::CodeStatistics code = cache_.statistics();
+        f.pools += code.bytes;
+        f.idle += code.bytes - code.used;
         return f;
     }
 
@@ -258,11 +287,17 @@ private:
         std::conditional_t<scattered, clients::ScatteredPages<KernelMap, PageSource>, ChunkPool<KernelMap, PageSource>>;
     using Secrets = clients::SecretMemory<KernelMap, Pool, KernelMemory>;
     using Modules = clients::ModuleArea<ClientArea, Pool, PageSource>;
+    using Cache = clients::ExecutableCache<KernelMap, ClientArea, ClientArea, PageSource, KernelMemory>;
+    using Stacks = clients::ShadowStacks<Pool, KernelMemory>;
 
     struct Buffer {
         PhysRange range; ///< a piece of its own
         std::size_t count = 0;
         PhysAddr pages[most_pages_of_a_buffer];
+    };
+    struct Code {
+        clients::CodePiece piece;
+        clients::Module pages; ///< of its own, where memory is scattered
     };
 
     [[nodiscard]] static AreaStorage<SpinLock> storage(Room& room) {
@@ -305,6 +340,44 @@ private:
         require(at, "finding a module's text");
         must_fault(stage_, probe_store(stage_.va(at.value().pa), 0), FaultKind::permission,
                    "a store to a module's text through the direct map");
+    }
+    /// Code that tells its number: out of the cache, or in pages of its own.
+    void add(Code& code, const DayEvent& event) {
+        const std::uint32_t number = event.number & 0xffff;
+        const std::uint32_t text[] = {0x52800000 | number << 5, 0xd65f03c0}; // mov w0, #number; ret
+        if constexpr (scattered) {
+            source_.new_place();
+            auto pages = modules_.load({event.bytes[0], 0, 0}, 0);
+            require(pages, "pages for a piece of code");
+            code.pages = pages.value();
+            contents_.write(code.pages.text.start, text, sizeof text);
+            require(modules_.seal(code.pages), "sealing a piece of code");
+            code.piece.va = code.pages.text.start;
+        } else {
+            const auto piece = cache_.allocate(event.bytes[0]);
+            require(piece, "room in the executable cache");
+            code.piece = piece.value();
+            require(cache_.write(code.piece, 0, text, sizeof text), "writing code through a window");
+        }
+        const std::uint64_t at = code.piece.va.value();
+        const ProbeResult called = probe_fetch(at);
+        if (called.faulted || called.value != number) fail("code at {} doesn't run", Hex{at});
+        must_fault(stage_, probe_store(at, 0), FaultKind::permission, "a store to code");
+    }
+    void remove(Code& code, std::uint64_t number) {
+        if constexpr (scattered) {
+            if (!modules_.unload(code.pages, 0)) fail("there is no piece of code {}", number);
+        } else {
+            require(cache_.free(code.piece), "removing a piece of code");
+        }
+        code = {};
+    }
+    void start(PhysAddr& stack) {
+        source_.new_place();
+        const auto page = stacks_.create(0);
+        require(page, "a shadow stack");
+        stack = page.value();
+        must_fault(stage_, probe_store(stage_.va(stack), 0), FaultKind::permission, "a store to a shadow stack");
     }
     void choose_places(std::uint64_t count) {
         place_count_ = count < most_places ? count : most_places;
@@ -358,6 +431,8 @@ private:
     void wait(std::uint64_t milliseconds) {
         secrets_.shrink(~std::uint64_t{0});
         text_pool_.shrink(~std::uint64_t{0});
+        stacks_.shrink(~std::uint64_t{0});
+        cache_.shrink(~std::uint64_t{0});
         shared_.shrink(~std::uint64_t{0});
         for (std::uint64_t seconds = (milliseconds + 999) / 1000; seconds != 0; --seconds) {
             static_cast<void>(stage_.map.background_step(tables_a_second));
@@ -370,18 +445,23 @@ private:
     ClientArea area_, windows_;
     KernelMemory contents_;
     AbsentHost host_;
-    Pool secret_pool_, text_pool_;
+    Pool secret_pool_, text_pool_, stack_pool_;
     Secrets secrets_;
     Modules modules_;
+    Cache cache_;
+    Stacks stacks_;
     clients::GuardPages<KernelMap, PageSource> guards_;
     clients::SharedBuffers<KernelMap, PageSource, AbsentHost> shared_;
     Span<clients::Module> module_of_;
     Span<PhysAddr> secret_of_;
     Span<Buffer> buffer_of_;
+    Span<Code> code_of_;
+    Span<PhysAddr> stack_of_;
     Span<PhysRange> pools_;
     std::uint64_t pool_count_ = 0;
     Span<PhysAddr> places_;
     std::uint64_t place_count_ = 0, place_ = 0;
+    CopiedMap copied_;
 };
 
 void print_figures(const char* when, const Figures& f, bool json) {
@@ -447,11 +527,11 @@ void play_day(Stage& stage) {
     if (file.empty()) refuse("a day is played from a file: {}", Quoted{"-initrd"});
     DayReader reader{{reinterpret_cast<const char*>(stage.va(file.start)), static_cast<std::size_t>(file.size)}};
     if (const char* wrong = reader.open(page_size)) refuse("the file of the day: {}", Quoted{wrong});
-    // Books at the start of the arena, the users' memory behind them.
-    if (stage.arena.size < 4 * books_bytes) refuse("{} for a day", Quoted{"too little memory in one piece"});
+    // Books at the start of the arena, the users' memory behind them, and that of copies at its end.
+    if (stage.arena.size < 4 * (books_bytes + copy_bytes)) refuse("{} for a day", Quoted{"too little memory in one piece"});
     Room room{stage, {stage.arena.start, books_bytes}};
     const PhysRange users = phys_range(align_up((stage.arena.start + books_bytes).value(), place_bytes),
-                                       align_down(stage.arena.end().value(), place_bytes));
+                                       align_down(stage.arena.end().value() - copy_bytes, place_bytes));
     PageSource source{users, room.array<std::uint64_t>(users.size / page_size / 64 + 1), stage.random};
     if (stage.machine.command_line.scattered) {
         play<true>(stage, reader, room, source);

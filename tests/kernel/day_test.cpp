@@ -24,7 +24,8 @@ std::string mistake_in(const std::string& line, DayEvent* event = nullptr) {
 
 TEST(Day, EventsComeInOrderWithTheirNumbers) {
     DayReader reader{"directmap-day 1 4096\nstep modules load 1\nload 7 8192 4096 0\nplaces 400\ntake 3\n"
-                     "guard 1 12\nshare 2 65536\nwait 20000\nevening\nrelease"};
+                     "guard 1 12\nshare 2 65536\nadd 4 1088\nend 5\ncopy kexec\ncopy hibernation\nwait 20000\nevening\n"
+                     "release"};
     ASSERT_EQ(reader.open(page), nullptr);
     DayEvent event;
     ASSERT_TRUE(reader.next(event));
@@ -47,6 +48,16 @@ TEST(Day, EventsComeInOrderWithTheirNumbers) {
     ASSERT_TRUE(reader.next(event));
     EXPECT_EQ(event.bytes[0], 65536u);
     ASSERT_TRUE(reader.next(event));
+    EXPECT_EQ(event.kind, Kind::add);
+    EXPECT_EQ(event.bytes[0], 1088u); // code isn't rounded to pages
+    ASSERT_TRUE(reader.next(event));
+    EXPECT_EQ(event.kind, Kind::end);
+    ASSERT_TRUE(reader.next(event));
+    EXPECT_EQ(event.kind, Kind::copy);
+    EXPECT_EQ(event.number, 0u);
+    ASSERT_TRUE(reader.next(event));
+    EXPECT_EQ(event.number, 1u);
+    ASSERT_TRUE(reader.next(event));
     EXPECT_EQ(event.number, 20000u);
     ASSERT_TRUE(reader.next(event));
     EXPECT_EQ(event.kind, Kind::evening);
@@ -66,7 +77,7 @@ TEST(Day, WhatIsNoDayOrOneOfOtherPagesIsRefused) {
 TEST(Day, ALineThatCantBeUnderstoodEndsItAndTellsWhere) {
     for (const char* line : {"", "fly 1", "load 1 4096 0", "load 1 0 4096 0", "load 1 4095 0 0", "load 1 4096 0 0 0",
                              "take", "take -1", "take 99999999999999999999", "take 1 2", "share 1 0", "share 1 4097",
-                             "share 1 2147483648", "guard 1", "places 0", "prepare 5", "release 1", "take  1"})
+                             "share 1 2147483648", "add 1", "add 1 0", "add 1 2097153", "copy", "copy all", "copy kexec 1", "guard 1", "places 0", "prepare 5", "release 1", "take  1"})
         EXPECT_EQ(mistake_in(line), "a line that can't be understood") << line;
     DayEvent event;
     EXPECT_EQ(mistake_in("prepare 16777216", &event), "");

@@ -15,19 +15,21 @@ import sys
 
 VALID, TYPE, ACCESSED, CONTIGUOUS = 1, 2, 1 << 10, 1 << 52
 SOFTWARE = 0xF << 55
+PINNED = 1 << 55  # by prepare: a page for good, whose validity is flipped without a lock
 MOST_FINDINGS = 20
 
 
 class Owed:
     """Something that a store made stale: cached entries that an invalidation has to remove, or may leave behind."""
 
-    def __init__(self, event, cpu, start, end, levels, walks):
+    def __init__(self, event, cpu, start, end, levels, walks, alone=False):
         self.event = event
         self.cpu = cpu
         self.left = [(start, end)]  # still to be invalidated
         self.start, self.end = start, end
         self.levels = levels  # of leaves that may be cached there
         self.walks = walks  # a table pointer is stale as well
+        self.alone = alone  # and nothing else: the table was empty
         self.published = False
         self.deferred = False
         self.walkers = set()  # CPUs that were walking when it was settled
@@ -46,8 +48,8 @@ class Owed:
         for a, b in self.left:
             low, high = max(a, start), min(b, end)
             if low < high:
-                # A leaf goes as a whole; what a table maps goes page by page.
-                hit.append((low, high) if self.walks else (a, b))
+                # A leaf goes as a whole, and so does a pointer; what a table maps goes page by page.
+                hit.append((low, high) if self.walks and not self.alone else (a, b))
         return hit
 
     def remove(self, pieces):
@@ -151,12 +153,12 @@ class Checker:
                 levels.add(at)
         return levels
 
-    def owe(self, event, start, end, levels, walks):
+    def owe(self, event, start, end, levels, walks, alone=False):
         levels = set(levels)
         for left in self.lingering:
             if left.start < end and start < left.end:
                 levels |= left.levels
-        owed = Owed(event["seq"], event["cpu"], start, end, levels, walks)
+        owed = Owed(event["seq"], event["cpu"], start, end, levels, walks, alone)
         self.owed.append(owed)
         return owed
 
@@ -186,7 +188,9 @@ class Checker:
             return
         if event["call"] == "fill":
             self.find(event, "a plain fill of the live table %#x" % table)
-        if not self.locks.get(cpu) and not self.quiescent:
+        level = self.live[table][1]
+        flips = old is not None and level == 3 and old & PINNED and old ^ word == VALID
+        if not self.locks.get(cpu) and not self.quiescent and not flips:
             self.find(event, "a store into a live table without a lock")
         if old is not None and old != word:
             self.changed(event, *self.live[table], index, old, word)
@@ -196,8 +200,9 @@ class Checker:
         end = start + (1 << self.shift(level))
         old_table, new_table = self.is_table(level, old), self.is_table(level, new)
         old_valid, new_valid = self.is_valid_leaf(level, old), self.is_valid_leaf(level, new)
-        resizes = old_table != new_table or (old_valid and new_valid and bool((old ^ new) & CONTIGUOUS))
-        if resizes and (old_valid or old_table) and min(self.config["bbm"]) < 3 and not self.quiescent:
+        resizes = (old_table and new_valid) or (old_valid and new_table)
+        resizes = resizes or (old_valid and new_valid and bool((old ^ new) & CONTIGUOUS))
+        if resizes and min(self.config["bbm"]) < 3 and not self.quiescent:
             self.find(event, "a leaf at %#x changes size on CPUs that don't tolerate it" % start)
         if new_table and not old_table:
             self.counts["links"] += 1
@@ -206,7 +211,8 @@ class Checker:
                 self.linger(event, start, end, level)
         elif old_table:
             table = self.table_address(old)
-            owed = self.owe(event, start, end, self.leaf_levels(table, level + 1), walks=True)
+            empty = not any(word & VALID for word in self.tables.get(table, {}).values())
+            owed = self.owe(event, start, end, self.leaf_levels(table, level + 1), walks=True, alone=empty)
             self.unlink(event, table, level + 1, owed)
         elif old_valid:
             if new_valid and self.must_break(old, new):

@@ -11,6 +11,7 @@
 
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using Json = nlohmann::json;
 
@@ -41,6 +42,15 @@ TEST(Placement, PoolsSplitFewLeavesWhereScatteredUsersSplitMany) {
     const Json scattered = only_run("--scenario tiny --placement scattered --policy never");
     EXPECT_LT(pooled["counters"]["splits"], scattered["counters"]["splits"]);
     EXPECT_LT(pooled["counters"]["invalidations"], scattered["counters"]["invalidations"]);
+}
+
+TEST(Placement, UsersDoTheSameWhereverTheirMemoryLies) {
+    const Outcome same = shell("d=$(mktemp -d); for p in pooled scattered; do printf '40000000+2G\\n100000000+30G\\n' | "
+                               "$D run --memory-map - --scenario tiny --placement $p --no-comparison --day $d/$p "
+                               ">/dev/null || exit 9; done; cmp $d/pooled $d/scattered && cat $d/pooled; rm -r $d");
+    EXPECT_EQ(same.exit_code, 0) << same.output;
+    EXPECT_THAT(same.output, AllOf(HasSubstr("\nload 0 "), HasSubstr("\nadd 7 "), HasSubstr("\nstart 5\n"),
+                                   HasSubstr("\ncopy kexec\n"), HasSubstr("\ncopy hibernation\n")));
 }
 
 TEST(Placement, TheDocumentTellsWhatPoolsHold) {

@@ -30,6 +30,7 @@ using namespace directmap::tool;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
+using testing::SizeIs;
 using testing::StartsWith;
 using Json = nlohmann::json;
 
@@ -82,13 +83,20 @@ TEST(Scenario, EveryStatementIsUnderstood) {
                                              "guard release\n"
                                              "share 64 x 64K\n"
                                              "unshare all\n"
+                                             "code add 5 size 2K within 1G\n"
+                                             "code add 6\n"
+                                             "code remove 7\n"
+                                             "threads start 9 within 2G\n"
+                                             "threads end all\n"
+                                             "copy for kexec\n"
+                                             "copy for hibernation\n"
                                              "modules unload all\n"
                                              "wait 5m\n"
                                              "collapse",
                                              "name", "source");
     EXPECT_EQ(scenario.about, "some text");
     EXPECT_EQ(scenario.seed, 7);
-    EXPECT_EQ(scenario.steps, 2 + 3 * (1 + 2) + 8);
+    EXPECT_EQ(scenario.steps, 2 + 3 * (1 + 2) + 15);
     EXPECT_TRUE(scenario.shares());
     EXPECT_EQ(scenario.statements[0].largest_size, 2 * gib);
     EXPECT_EQ(scenario.statements[1].smallest_size, 64 * kib);
@@ -97,7 +105,13 @@ TEST(Scenario, EveryStatementIsUnderstood) {
     EXPECT_EQ(scenario.statements[2].body[0].places, 39);
     EXPECT_EQ(scenario.statements[2].body[0].text, "secret take 1500 in 39 places within 1G");
     EXPECT_EQ(scenario.statements[2].body[1].body[0].line, 9);
-    EXPECT_EQ(scenario.statements[9].milliseconds, 5 * 60 * 1000);
+    EXPECT_EQ(scenario.statements[8].action, Action::code_add);
+    EXPECT_EQ(scenario.statements[8].largest_size, 2 * kib);
+    EXPECT_EQ(scenario.statements[9].smallest_size, kib);
+    EXPECT_EQ(scenario.statements[11].within, 2 * gib);
+    EXPECT_FALSE(scenario.statements[13].for_hibernation);
+    EXPECT_TRUE(scenario.statements[14].for_hibernation);
+    EXPECT_EQ(scenario.statements[16].milliseconds, 5 * 60 * 1000);
 }
 
 TEST(Scenario, TheMemoryInUseAtOnceIsKnownBeforehand) {
@@ -141,6 +155,13 @@ TEST(Scenario, ErrorsNameTheLineAndTheReason) {
              {"boot\nguard\n", "test:2: guard pages are prepared, flipped and released"},
              {"boot\nshare 64 64K\n", "test:2: 'x' is missing behind '64'"},
              {"boot\nunshare 1\n", "test:2: there are no shared areas at this point"},
+             {"boot\ncode\n", "test:2: pieces of code are added or removed"},
+             {"boot\ncode add 1 size 1K..4M\n", "test:2: a piece of code has 2M at most"},
+             {"boot\ncode remove 1\n", "test:2: there are no pieces of code at this point"},
+             {"boot\nthreads\n", "test:2: threads start and end"},
+             {"boot\nthreads start 2\nthreads end 3\n", "test:3: there are only 2 threads at this point"},
+             {"boot\ncopy\n", "test:2: 'for' is missing behind 'copy'"},
+             {"boot\ncopy for fun\n", "test:2: a map is copied for somebody"},
              {"boot\nwait 5\n", "test:2: a duration is a number and ms, s, m or h"},
              {"boot\nwait 25h\n", "test:2: nobody waits longer than 24h"},
              {"boot\nrepeat 2\n", "test:2: '{' is missing behind '2'"},
@@ -323,7 +344,9 @@ TEST(Run, AZoneWorksOnCpusThatTolerateResizingToo) {
 TEST(Run, TheTextExplainsItselfAndFitsItsWidth) {
     const Outcome outcome = run("--scenario tiny");
     EXPECT_EQ(outcome.exit_code, 0);
-    EXPECT_THAT(outcome.output,
+    std::string words = outcome.output;
+    std::replace(words.begin(), words.end(), '\n', ' ');
+    EXPECT_THAT(words,
                 AllOf(HasSubstr("direct map"), HasSubstr("policy    background: "), HasSubstr("boot "),
                       HasSubstr("20 secret pages"), HasSubstr("round 2 of 2"), HasSubstr("kernels of today"),
                       HasSubstr("TLB reach is"),
@@ -339,6 +362,34 @@ TEST(Run, TheTextExplainsItselfAndFitsItsWidth) {
         }
     }
     EXPECT_GE(rows, 10);
+}
+
+TEST(Run, FlipsOfGuardPagesAreInItsAccount) {
+    const Json json = run_json("--scenario tiny --policy never --no-comparison");
+    for (const Json& step : json["runs"][0]["steps"]) {
+        if (step["statement"] != "guard flip 10") continue;
+        EXPECT_EQ(step["counters"]["stores"], 10);
+        EXPECT_GE(step["counters"]["invalidations"], 1);
+        EXPECT_EQ(step["counters"]["splits"], 0);
+        return;
+    }
+    FAIL() << "no guard was flipped";
+}
+
+TEST(Run, ACopyForKexecLeavesOutWhatThisKernelCannotReachAndOneForHibernationHasItAll) {
+    const Json json = run_json("--scenario tiny --policy never --no-comparison");
+    std::vector<Json> copies;
+    for (const Json& step : json["runs"][0]["steps"])
+        if (step.contains("copy")) copies.push_back(step["copy"]);
+    ASSERT_THAT(copies, SizeIs(2));
+    const std::uint64_t hidden = copies[0]["left_out_bytes"];
+    EXPECT_GE(hidden, 20 * 4 * kib); // the secret pages, and guards
+    EXPECT_EQ(copies[0]["made_valid_bytes"], 0);
+    EXPECT_EQ(copies[1]["made_valid_bytes"], hidden);
+    EXPECT_EQ(copies[1]["left_out_bytes"], 0);
+    EXPECT_EQ(copies[0]["bytes"], 32 * gib - hidden);
+    EXPECT_EQ(copies[1]["bytes"], 32 * gib);
+    EXPECT_LT(copies[1]["leaf_count"], copies[0]["leaf_count"]) << "what is hidden cuts leaves";
 }
 
 TEST(Run, OnePolicyAloneIsNotComparedWithAnything) {
@@ -475,7 +526,7 @@ bool is(const std::string& line, std::string_view call) {
 TEST(Record, IsRightUnderEveryPolicyInTheEyesOfAnIndependentChecker) {
     for (const std::string arguments :
          {"--policy background", "--policy on-restore", "--policy never", "--policy explicit", "--policy zoned",
-          "--granule 64k", "--granule 16k --va-bits 52", "--bbm 0"}) {
+          "--granule 64k", "--granule 16k --va-bits 52", "--bbm 0", "--placement pooled"}) {
         const Outcome outcome = judged(recorded(arguments));
         EXPECT_EQ(outcome.exit_code, 0) << arguments << '\n' << outcome.output;
         EXPECT_THAT(outcome.output,
@@ -496,7 +547,8 @@ TEST(Record, StartsWithTheMachineAndNamesStatementsAndChanges) {
                            [&](const std::string& line) { return line.find(text) != std::string::npos; });
     };
     EXPECT_TRUE(some("builtin:tiny:7: share 2 x 64K") || some("builtin:tiny:8: share 2 x 64K"));
-    EXPECT_TRUE(some("\"change\":\"writable=0 executable=1\",\"text\":\"protect\""));
+    EXPECT_TRUE(some("\"change\":\"writable=0\",\"text\":\"protect\""));
+    EXPECT_TRUE(some("\"change\":\"executable=1\",\"text\":\"area protect\""));
     EXPECT_TRUE(some("\"call\":\"host\""));
     EXPECT_TRUE(some("\"text\":\"background collapse\""));
 }
@@ -538,7 +590,7 @@ std::function<bool(Lines&)> altered(const std::string& call, const std::string& 
 
 TEST(Record, EveryFaultThatIsPutIntoItIsFound) {
     const Lines right = recorded("--policy background");
-    const std::string first_change = "writable=0 executable=1";
+    const std::string first_change = "modules load";
     const std::string first_secret = "secret take";
     const std::string first_share = "share 2 x";
     const auto free_early = [](Lines& lines) {

@@ -32,7 +32,8 @@ public:
     ChangeListener& operator=(const ChangeListener&) = delete;
     virtual ~ChangeListener() = default;
 
-    virtual void on_change(PhysRange range, Change change, bool atomic) = 0;
+    virtual void on_change(PhysRange range, Change change) = 0;
+    virtual void on_flip(PhysAddr page, bool valid) = 0;
     /// The range is to be kept by pages from here on, or no longer.
     virtual void on_pin(PhysRange range, bool pinned) = 0;
 };

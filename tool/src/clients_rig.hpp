@@ -31,11 +31,11 @@ public:
     ToldMap(typename Base::RigType& rig, ChangeListener& listener) : Base(rig), listener_(listener) {}
 
     Result<void> protect(PhysRange range, Change change, ChangeOptions options = {}) {
-        listener_.on_change(range, change, options.atomic);
+        listener_.on_change(range, change);
         return Base::protect(range, change, options);
     }
     Result<void> flip(PhysAddr page, bool valid) {
-        listener_.on_change({page, F::geometry::page_size}, Change{}.valid(valid), true);
+        listener_.on_flip(page, valid);
         return Base::flip(page, valid);
     }
     Result<void> prepare(PhysRange range, ChangeOptions options = {}) {

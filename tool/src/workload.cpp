@@ -115,7 +115,9 @@ private:
 
     [[nodiscard]] bool is_zoned() const { return policy_ == Policy::zoned; }
     [[nodiscard]] std::vector<PhysRange> pinned() const;
-    void on_change(PhysRange range, Change change, bool atomic) override;
+    [[nodiscard]] MapState state() const;
+    void on_change(PhysRange range, Change change) override;
+    void on_flip(PhysAddr page, bool valid) override;
     void on_pin(PhysRange range, bool pinned) override;
     /// Who is served next takes memory where the statement says, single pages from some place there on.
     void look_where(const Statement& statement);
@@ -168,6 +170,7 @@ private:
     Crowd<Code> code_;
     std::vector<PhysRange> guards_;
     std::set<PhysAddr> invalid_guards_;
+    Counters flips_; ///< what they cost
     PhysRange being_shared_; ///< with the host, or no longer, and not valid again yet
 
     std::unique_ptr<ClientSet> clients_;
@@ -200,7 +203,7 @@ WorkloadResult Player::play() {
         result_.finished = true;
     } catch (const Failed&) {
     }
-    if (!result_.steps.empty()) result_.counters = difference(bench_->state().counters, result_.boot.counters);
+    if (!result_.steps.empty()) result_.counters = difference(state().counters, result_.boot.counters);
     result_.calls = bench_->machine().events() - calls_of_checks_;
     return std::move(result_);
 }
@@ -231,7 +234,7 @@ void Player::play(const Statement& statement) {
     Step step;
     step.statement = &statement;
     step.rounds = rounds_;
-    const Counters before = bench_->state().counters;
+    const Counters before = state().counters;
     const auto resolve = [&](std::size_t present) { return statement.count == everything ? present : statement.count; };
     step.amount = statement.count;
     switch (statement.action) {
@@ -254,7 +257,7 @@ void Player::play(const Statement& statement) {
     case Action::wait: do_wait(statement.milliseconds); break;
     case Action::repeat: break; // played by the other overload
     }
-    step.map = bench_->state();
+    step.map = state();
     step.pools = clients_->use();
     step.counters = difference(step.map.counters, before);
     step.milliseconds = bench_->machine().clock;
@@ -480,17 +483,32 @@ std::vector<PhysRange> Player::pinned() const {
     return guards_;
 }
 
-void Player::on_change(PhysRange range, Change change, bool atomic) {
+void Player::on_change(PhysRange range, Change change) {
     ++result_.changes;
     if (change.names_shared()) { // a realm's order is break, tell the host, make; a trace has one line for the three
         being_shared_ = range;
-        return tell(change.values().shared() ? TraceOperation::shared : TraceOperation::unshared, range, atomic);
+        return tell(change.values().shared() ? TraceOperation::shared : TraceOperation::unshared, range);
     }
     if (change.names_valid()) {
         if (change.values().valid() && std::exchange(being_shared_, {}) == range) return;
-        return tell(change.values().valid() ? TraceOperation::valid : TraceOperation::invalid, range, atomic);
+        return tell(change.values().valid() ? TraceOperation::valid : TraceOperation::invalid, range);
     }
-    tell(change.values().writable() ? TraceOperation::writable : TraceOperation::read_only, range, atomic);
+    tell(change.values().writable() ? TraceOperation::writable : TraceOperation::read_only, range);
+}
+
+/// The engine doesn't count flips (see flip_page), and a run does.
+void Player::on_flip(PhysAddr page, bool valid) {
+    ++result_.changes;
+    ++flips_.stores;
+    ++flips_.barriers;
+    if (!valid) flips_.add(FlushCost{.invalidations = 1, .barriers = 1});
+    tell(valid ? TraceOperation::valid : TraceOperation::invalid, {page, page_size_}, true);
+}
+
+MapState Player::state() const {
+    MapState state = bench_->state();
+    state.counters += flips_;
+    return state;
 }
 
 void Player::on_pin(PhysRange range, bool pinned) {
