@@ -17,12 +17,12 @@ struct Verb {
     unsigned numbers;
 };
 constexpr Verb verbs[] = {
-    {"load", Kind::load, 4},       {"unload", Kind::unload, 1},     {"places", Kind::places, 1},
-    {"take", Kind::take, 1},       {"give", Kind::give, 1},         {"share", Kind::share, 2},
-    {"unshare", Kind::unshare, 1}, {"add", Kind::add, 2},           {"remove", Kind::remove, 1},
-    {"start", Kind::start, 1},     {"end", Kind::end, 1},           {"prepare", Kind::prepare, 1},   {"guard", Kind::guard, 2},
-    {"unguard", Kind::unguard, 2}, {"release", Kind::release, 0},   {"wait", Kind::wait, 1},
-    {"evening", Kind::evening, 0}, {"collapse", Kind::collapse, 0},
+    {"load", Kind::load, 4},       {"unload", Kind::unload, 1},   {"places", Kind::places, 1},
+    {"take", Kind::take, 1},       {"give", Kind::give, 1},       {"share", Kind::share, 2},
+    {"unshare", Kind::unshare, 1}, {"add", Kind::add, 2},         {"remove", Kind::remove, 1},
+    {"start", Kind::start, 1},     {"end", Kind::end, 1},         {"prepare", Kind::prepare, 1},
+    {"guard", Kind::guard, 2},     {"unguard", Kind::unguard, 2}, {"release", Kind::release, 0},
+    {"wait", Kind::wait, 1},       {"evening", Kind::evening, 0}, {"collapse", Kind::collapse, 0},
 };
 
 /// Cuts the first word off.

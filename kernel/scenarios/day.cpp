@@ -176,29 +176,33 @@ struct Figures {
 template <bool scattered>
 class Users {
 public:
-    Users(Stage& stage, Room& room, PageSource& source)
-        : stage_{stage}, source_{source}, area_{stage.map,
-                                                *memory.platform,
-                                                {code_area, Geometry::region_bytes},
-                                                storage(room),
-                                                memory.format},
+    /// `flips` gets what flips of guard pages cost: the engine doesn't count them (see flip_page).
+    Users(Stage& stage, Room& room, PageSource& source, Counters& flips)
+        : stage_{stage}, source_{source}, flips_{flips}, area_{stage.map,
+                                                               *memory.platform,
+                                                               {code_area, Geometry::region_bytes},
+                                                               storage(room),
+                                                               memory.format},
           windows_{stage.map, *memory.platform, {window_area, Geometry::region_bytes}, storage(room), memory.format},
           contents_{windows_}, host_{stage}, secret_pool_{make_pool<Pool>(room, Secrets::pool_config())},
-          text_pool_{make_pool<Pool>(room, Modules::pool_config())},
-          stack_pool_{make_pool<Pool>(room, Stacks::read_only_pool_config())},
-          secrets_{stage.map, secret_pool_, contents_},
-          modules_{area_, *memory.platform, text_pool_, source, room.array<PhysRange>(most_scratch)},
-          cache_{stage.map, *memory.platform, area_,     windows_,
-                 source,    contents_,        room.array<clients::CodeChunk>(most_chunks)},
-          stacks_{stack_pool_, contents_},
-          guards_{stage.map, source, room.array<PhysRange>(most_pools)}, shared_{stage.map,
-                                                                                 *memory.platform,
-                                                                                 source,
-                                                                                 host_,
-                                                                                 {room.array<ChunkFrame>(most_frames),
-                                                                                  room.array<Magazine<SpinLock>>(
-                                                                                      max_cpus),
-                                                                                  room.array<PhysRange>(4)}},
+          text_pool_{make_pool<Pool>(room, Modules::pool_config())}, stack_pool_{make_pool<Pool>(
+                                                                         room, Stacks::read_only_pool_config())},
+          secrets_{stage.map, secret_pool_, contents_}, modules_{area_, *memory.platform, text_pool_, source,
+                                                                 room.array<PhysRange>(most_scratch)},
+          cache_{stage.map,
+                 *memory.platform,
+                 area_,
+                 windows_,
+                 source,
+                 contents_,
+                 room.array<clients::CodeChunk>(most_chunks)},
+          stacks_{stack_pool_, contents_}, guards_{stage.map, source, room.array<PhysRange>(most_pools)},
+          shared_{stage.map,
+                  *memory.platform,
+                  source,
+                  host_,
+                  {room.array<ChunkFrame>(most_frames), room.array<Magazine<SpinLock>>(max_cpus),
+                   room.array<PhysRange>(4)}},
           module_of_{room.array<clients::Module>(most_modules)}, secret_of_{room.array<PhysAddr>(most_secrets)},
           buffer_of_{room.array<Buffer>(most_buffers)}, code_of_{room.array<Code>(most_code)},
           stack_of_{room.array<PhysAddr>(most_threads)}, pools_{room.array<PhysRange>(most_pools)},
@@ -423,6 +427,8 @@ private:
         const PhysRange pool = entry(pools_, event.number);
         const PhysAddr page = pool.start + event.page * page_size;
         require(valid ? guards_.unguard(page) : guards_.guard(page), "flipping a guard page");
+        ++flips_.stores;
+        if (!valid) flips_.add(FlushCost{.invalidations = 1});
         const ProbeResult load = probe_load(stage_.va(page));
         if (!valid) must_fault(stage_, load, FaultKind::translation, "a load of a guarded page");
         if (valid && load.faulted) fail("a page that is no guard any more faulted");
@@ -442,6 +448,7 @@ private:
 
     Stage& stage_;
     PageSource& source_;
+    Counters& flips_;
     ClientArea area_, windows_;
     KernelMemory contents_;
     AbsentHost host_;
@@ -482,10 +489,11 @@ template <bool scattered>
 void play(Stage& stage, DayReader reader, Room& room, PageSource& source) {
     const Figures boot = Figures::read(stage);
     const Counters before = stage.map.statistics().counters;
+    Counters flips;
     Figures evening;
     std::uint64_t worst = sum_of(boot.leaves), events = 0;
     {
-        Users<scattered> users{stage, room, source};
+        Users<scattered> users{stage, room, source, flips};
         for (DayEvent event; reader.next(event); ++events) {
             if (event.kind == DayEvent::Kind::step || event.kind == DayEvent::Kind::evening) {
                 const std::uint64_t now = sum_of(stage.map.statistics().leaves);
@@ -500,7 +508,8 @@ void play(Stage& stage, DayReader reader, Room& room, PageSource& source) {
     }
     if (source.out() != 0) fail("{} KiB are somebody's when all have gone", source.out() >> 10);
     const Figures end = Figures::read(stage);
-    const Counters now = stage.map.statistics().counters;
+    Counters now = stage.map.statistics().counters;
+    now += flips;
     const bool json = stage.machine.command_line.json;
     const char* const placement = scattered ? "scattered" : "pooled";
     const char* const policy = memory.policy == CollapsePolicy::never ? "never" : "background";
@@ -528,7 +537,8 @@ void play_day(Stage& stage) {
     DayReader reader{{reinterpret_cast<const char*>(stage.va(file.start)), static_cast<std::size_t>(file.size)}};
     if (const char* wrong = reader.open(page_size)) refuse("the file of the day: {}", Quoted{wrong});
     // Books at the start of the arena, the users' memory behind them, and that of copies at its end.
-    if (stage.arena.size < 4 * (books_bytes + copy_bytes)) refuse("{} for a day", Quoted{"too little memory in one piece"});
+    if (stage.arena.size < 4 * (books_bytes + copy_bytes))
+        refuse("{} for a day", Quoted{"too little memory in one piece"});
     Room room{stage, {stage.arena.start, books_bytes}};
     const PhysRange users = phys_range(align_up((stage.arena.start + books_bytes).value(), place_bytes),
                                        align_down(stage.arena.end().value() - copy_bytes, place_bytes));

@@ -75,9 +75,30 @@ TEST(Day, WhatIsNoDayOrOneOfOtherPagesIsRefused) {
 }
 
 TEST(Day, ALineThatCantBeUnderstoodEndsItAndTellsWhere) {
-    for (const char* line : {"", "fly 1", "load 1 4096 0", "load 1 0 4096 0", "load 1 4095 0 0", "load 1 4096 0 0 0",
-                             "take", "take -1", "take 99999999999999999999", "take 1 2", "share 1 0", "share 1 4097",
-                             "share 1 2147483648", "add 1", "add 1 0", "add 1 2097153", "copy", "copy all", "copy kexec 1", "guard 1", "places 0", "prepare 5", "release 1", "take  1"})
+    for (const char* line : {"",
+                             "fly 1",
+                             "load 1 4096 0",
+                             "load 1 0 4096 0",
+                             "load 1 4095 0 0",
+                             "load 1 4096 0 0 0",
+                             "take",
+                             "take -1",
+                             "take 99999999999999999999",
+                             "take 1 2",
+                             "share 1 0",
+                             "share 1 4097",
+                             "share 1 2147483648",
+                             "add 1",
+                             "add 1 0",
+                             "add 1 2097153",
+                             "copy",
+                             "copy all",
+                             "copy kexec 1",
+                             "guard 1",
+                             "places 0",
+                             "prepare 5",
+                             "release 1",
+                             "take  1"})
         EXPECT_EQ(mistake_in(line), "a line that can't be understood") << line;
     DayEvent event;
     EXPECT_EQ(mistake_in("prepare 16777216", &event), "");

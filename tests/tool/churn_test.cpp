@@ -45,9 +45,10 @@ TEST(Placement, PoolsSplitFewLeavesWhereScatteredUsersSplitMany) {
 }
 
 TEST(Placement, UsersDoTheSameWhereverTheirMemoryLies) {
-    const Outcome same = shell("d=$(mktemp -d); for p in pooled scattered; do printf '40000000+2G\\n100000000+30G\\n' | "
-                               "$D run --memory-map - --scenario tiny --placement $p --no-comparison --day $d/$p "
-                               ">/dev/null || exit 9; done; cmp $d/pooled $d/scattered && cat $d/pooled; rm -r $d");
+    const Outcome same =
+        shell("d=$(mktemp -d); for p in pooled scattered; do printf '40000000+2G\\n100000000+30G\\n' | "
+              "$D run --memory-map - --scenario tiny --placement $p --no-comparison --day $d/$p "
+              ">/dev/null || exit 9; done; cmp $d/pooled $d/scattered && cat $d/pooled; rm -r $d");
     EXPECT_EQ(same.exit_code, 0) << same.output;
     EXPECT_THAT(same.output, AllOf(HasSubstr("\nload 0 "), HasSubstr("\nadd 7 "), HasSubstr("\nstart 5\n"),
                                    HasSubstr("\ncopy kexec\n"), HasSubstr("\ncopy hibernation\n")));

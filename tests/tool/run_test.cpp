@@ -346,12 +346,11 @@ TEST(Run, TheTextExplainsItselfAndFitsItsWidth) {
     EXPECT_EQ(outcome.exit_code, 0);
     std::string words = outcome.output;
     std::replace(words.begin(), words.end(), '\n', ' ');
-    EXPECT_THAT(words,
-                AllOf(HasSubstr("direct map"), HasSubstr("policy    background: "), HasSubstr("boot "),
-                      HasSubstr("20 secret pages"), HasSubstr("round 2 of 2"), HasSubstr("kernels of today"),
-                      HasSubstr("TLB reach is"),
-                      HasSubstr("Healed, it ends with 32 leaves as after boot and every table given back"),
-                      HasSubstr("no promise was broken"), Not(HasSubstr("\x1b"))));
+    EXPECT_THAT(words, AllOf(HasSubstr("direct map"), HasSubstr("policy    background: "), HasSubstr("boot "),
+                             HasSubstr("20 secret pages"), HasSubstr("round 2 of 2"), HasSubstr("kernels of today"),
+                             HasSubstr("TLB reach is"),
+                             HasSubstr("Healed, it ends with 32 leaves as after boot and every table given back"),
+                             HasSubstr("no promise was broken"), Not(HasSubstr("\x1b"))));
     std::istringstream lines(outcome.output);
     std::size_t rows = 0;
     for (std::string line; std::getline(lines, line);) {

@@ -483,12 +483,13 @@ void Timeline::print_row(const std::string& label, const Step& step) {
     text += '\n';
     if (step.copy) {
         const clients::CopyReport& report = step.copy->report;
-        text += palette_.dim("  " + wrapped(fmt::format("the copy: {}, {}; {} of pages that this kernel can't reach are {}",
-                                                        counted(step.copy->leaf_count, "leaf", "leaves"),
-                                                        counted(step.copy->tables, "table", "tables"),
-                                                        human_size(report.made_valid + report.left_out),
-                                                        report.made_valid != 0 ? "valid in it" : "left out of it"),
-                                            std::min(width_, default_width) - 2, 2));
+        text +=
+            palette_.dim("  " + wrapped(fmt::format("the copy: {}, {}; {} of pages that this kernel can't reach are {}",
+                                                    counted(step.copy->leaf_count, "leaf", "leaves"),
+                                                    counted(step.copy->tables, "table", "tables"),
+                                                    human_size(report.made_valid + report.left_out),
+                                                    report.made_valid != 0 ? "valid in it" : "left out of it"),
+                                        std::min(width_, default_width) - 2, 2));
     }
     if (step.refusal) {
         const bool at_boot = step.statement->action == Action::boot;

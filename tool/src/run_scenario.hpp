@@ -41,7 +41,7 @@ struct Statement {
     std::uint64_t count = 0; ///< modules, pages, areas, pieces, threads, flips, iterations; `everything` for `all`
     std::uint64_t smallest_size = 0;
     std::uint64_t largest_size =
-        0;                    ///< bytes of each module, area, pool or piece; equal to `smallest_size` unless it is a range
+        0; ///< bytes of each module, area, pool or piece; equal to `smallest_size` unless it is a range
     std::uint64_t places = 0; ///< blocks of 2 MiB to take pages from; 0: as few as look natural
     std::uint64_t within = 0; ///< bytes of the window in which memory is looked for; 0: all RAM
     std::uint64_t milliseconds = 0;

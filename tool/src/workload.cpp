@@ -170,7 +170,7 @@ private:
     Crowd<Code> code_;
     std::vector<PhysRange> guards_;
     std::set<PhysAddr> invalid_guards_;
-    Counters flips_; ///< what they cost
+    Counters flips_;         ///< what they cost
     PhysRange being_shared_; ///< with the host, or no longer, and not valid again yet
 
     std::unique_ptr<ClientSet> clients_;

@@ -78,7 +78,7 @@ struct Step {
     std::uint64_t milliseconds = 0;    ///< on the machine's clock, since boot
     std::uint64_t amount = 0;          ///< of what the statement counts (modules, pages, ...), `all` resolved
     MapState map;
-    PoolUse pools;     ///< of pooled users
+    PoolUse pools; ///< of pooled users
     std::optional<MapCopy> copy;
     Counters counters; ///< of this statement alone
     std::uint64_t reach = 0;
