@@ -320,6 +320,21 @@ TEST(Protect, TablesNeededIsWhatTheChangeThenTakes) {
     }
 }
 
+TEST(Protect, TablesNeededAnswersAsTheChangeWouldWhereNothingMayBeResized) {
+    RigConfig config = four_gib();
+    config.bbm = 1;
+    Rig4K rig{config};
+    for (const PhysRange range : {one_page, at(start, gib)}) {
+        const auto needed = rig.map().tables_needed(range, read_only);
+        const auto changed = rig.protect(range, read_only);
+        EXPECT_EQ(needed.ok(), changed.ok());
+        if (changed) continue;
+        EXPECT_EQ(needed.error().code(), changed.error().code());
+        EXPECT_EQ(needed.error().where(), changed.error().where());
+        EXPECT_EQ(rig.map().tables_needed(range, read_only, {.quiescent = true}).value(), 2U);
+    }
+}
+
 TEST(Protect, ItsWorkDoesNotDependOnTheSizeOfTheMap) {
     const auto events_on = [](std::uint64_t size) {
         Rig4K rig{ram(start, size)};

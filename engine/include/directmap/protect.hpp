@@ -372,7 +372,7 @@ template <Format F, Platform P>
     return detail::RangeChange<F, P>{core, range, change, options, cut_only}.run();
 }
 
-/// The tables that `change_range` would take now.
+/// The tables that `change_range` would take now. Errors: as it would answer, but for those of the table source.
 template <Format F, Platform P>
 [[nodiscard]] Result<unsigned> plan_tables(Core<F, P>& core, PhysRange range, Change change,
                                            const ChangeOptions& options) {
@@ -382,6 +382,7 @@ template <Format F, Platform P>
         WalkerSection<P> walker{core.platform};
         Plan<typename P::Table> plan;
         if (auto r = plan_change(core, range, {pa, end - pa}, change, options, plan); !r) return r.error();
+        if (plan.resizes && !options.quiescent && !core.gate.may_split()) return detail::gate_refusal(core, pa);
         tables += plan.tables;
         pa = end;
     }
