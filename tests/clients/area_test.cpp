@@ -177,6 +177,188 @@ TEST(Area, AnErrorOnAnAliasIsTheCallersToKnow) {
     EXPECT_EQ(t.rig.check(), "");
 }
 
+/// Mappings of scattered memory whose every alias has something to cut: pages inside of 1G blocks of the direct map, a
+/// block of the area, a page that one mapping has twice, and pieces that overlap.
+struct ScatteredAliases : AreaRig {
+    explicit ScatteredAliases(const machine::RigConfig& config = rig_config()) : AreaRig{config} {
+        const PhysRange runs[] = {{PhysAddr{0xa0000000}, block}, {PhysAddr{0x80001000}, 2 * page},
+                                  {PhysAddr{0x9fe03000}, page},  {PhysAddr{0xb0005000}, page},
+                                  {PhysAddr{0x9fe03000}, page},  {PhysAddr{0x80002000}, 2 * page}};
+        const auto mapped = area.map({runs, 6}, Attributes{}), twice = area.map({runs, 3}, Attributes{});
+        EXPECT_TRUE(mapped && twice);
+        range = mapped.value();
+        other = twice.value();
+        EXPECT_EQ(area.translate(other.start).value().leaf.bytes(), block);
+        EXPECT_TRUE(map.protect({PhysAddr{0x80002000}, page}, Change{}.writable(false))); // as it is to become
+    }
+    /// Every leaf of the direct map and of the area, and how many tables there are.
+    [[nodiscard]] std::string tree() {
+        (void)rig.map().reclaim();
+        (void)area.area().reclaim_tables();
+        std::string text = std::to_string(machine().tables_in_use()) + " tables";
+        const auto note = [&](std::uint64_t at, std::uint64_t size, Attributes a) {
+            text += "\n" + std::to_string(at) + "+" + std::to_string(size) + " " + std::to_string(a.bits());
+        };
+        map.walk(ram, [&](const Leaf& leaf) {
+            note(leaf.range.start.value(), leaf.range.size, leaf.attributes);
+            return true;
+        });
+        for (const VirtRange mapping : {range, other}) {
+            for (VirtAddr va = mapping.start; va != mapping.end(); va = va + page) {
+                const auto at = area.translate(va);
+                EXPECT_TRUE(at);
+                note(va.value(), at.value().leaf.bytes(), at.value().attributes);
+            }
+        }
+        return text;
+    }
+    /// After a refusal.
+    void expect_still(const std::string& before) {
+        EXPECT_EQ(rig.problems(), ""); // what the machine saw meanwhile
+        EXPECT_EQ(tree(), before);
+        EXPECT_EQ(rig.check(), "");
+        area.verify();
+    }
+    VirtRange range, other;
+};
+
+constexpr Change all_kinds[] = {Change{}.executable(true), Change{}.writable(false), Change{}.writable(true),
+                                Change{}.executable(true).valid(false)};
+
+TEST(Area, WhateverTableIsMissingNoAliasChanges) {
+    for (const Change& change : all_kinds) {
+        // The whole mapping; from inside of its block on; inside of the block alone.
+        for (const auto [skipped, size] :
+             {std::pair{0 * page, block + 7 * page}, {page, block + 2 * page}, {2 * page, 3 * page}}) {
+            std::uint64_t wanted = 3; // at least
+            for (std::uint64_t tables = 0;; ++tables) {
+                ScatteredAliases t;
+                if (change == all_kinds[2]) {
+                    ASSERT_TRUE(t.area.protect(t.range, Change{}.executable(true))); // everything is to be undone
+                    ASSERT_TRUE(t.map.collapse(ram));
+                }
+                const std::string before = t.tree();
+                t.machine().tables_left = tables;
+                const auto changed = t.area.protect({t.range.start + skipped, size}, change);
+                t.machine().tables_left = ~std::uint64_t{0};
+                if (changed) {
+                    EXPECT_EQ(tables, wanted) << "the error said how many";
+                    EXPECT_NE(t.tree(), before);
+                    EXPECT_EQ(t.rig.check(), "");
+                    t.area.verify();
+                    EXPECT_EQ(t.rig.problems(), "");
+                    break;
+                }
+                EXPECT_EQ(changed.error().code(), ErrorCode::no_tables);
+                if (tables == 0) wanted = changed.error().needed();
+                EXPECT_EQ(changed.error().needed(), wanted);
+                t.expect_still(before);
+                if (HasFailure()) FAIL() << "with " << tables << " tables, change " << change.mask();
+            }
+        }
+    }
+}
+
+TEST(Area, ARefusalOnAnyAliasComesBeforeTheFirstHasChanged) {
+    const auto refused = [](ScatteredAliases& t, VirtRange range, ErrorCode code, std::uint64_t where, bool on_alias) {
+        const std::string before = t.tree();
+        for (const Change& change : all_kinds) {
+            if (change == all_kinds[2]) continue; // changes nothing
+            const std::uint64_t failures = t.area.statistics().alias_failures;
+            const auto r = t.area.protect(range, change);
+            ASSERT_FALSE(r);
+            EXPECT_EQ(r.error().code(), code);
+            EXPECT_EQ(r.error().where(), PhysAddr{where});
+            EXPECT_EQ(t.area.statistics().alias_failures, failures + (on_alias ? 1 : 0));
+            t.expect_still(before);
+        }
+    };
+    { // the direct map: its last page lies in a static zone
+        machine::RigConfig config = rig_config();
+        config.zones = {{phys_range(0xb0000000, 0xb0200000), ZoneKind::fixed_size, false, {}}};
+        ScatteredAliases t{config};
+        refused(t, {t.range.start, block + 4 * page}, ErrorCode::unsupported, 0xb0005000, true);
+    }
+    { // the other mapping, whose block must not be cut any more
+        ScatteredAliases t;
+        ASSERT_TRUE(t.area.area().admit({.tolerates_live_resize = false}));
+        refused(t, {t.range.start + page, page}, ErrorCode::unsupported, t.other.start.value() + page, true);
+    }
+    { // this one: a hole behind the mapping
+        ScatteredAliases t;
+        refused(t, {t.range.start, t.range.size + page}, ErrorCode::not_mapped, t.range.end().value(), false);
+    }
+}
+
+TEST(Area, TablesThatAChangeDidNotUseGoBack) {
+    ScatteredAliases t;
+    ASSERT_TRUE(t.area.protect(t.range, Change{}.writable(false)));
+    const std::string cut = t.tree();
+    ASSERT_TRUE(t.area.protect(t.range, Change{}.writable(true)));
+    ASSERT_TRUE(t.map.collapse(ram));
+    ASSERT_TRUE(t.area.protect(t.range, Change{}.writable(false)));
+    EXPECT_EQ(t.tree(), cut);
+    ASSERT_TRUE(t.area.protect(t.range, Change{}.writable(false))); // changes nothing
+    EXPECT_EQ(t.tree(), cut);
+}
+
+TEST(Area, AnAtomicChangeUsesWhatIsSetAsideAndNothingElse) {
+    for (unsigned set_aside = 0;; ++set_aside) {
+        ScatteredAliases t;
+        ASSERT_TRUE(t.rig.map().set_aside(set_aside));
+        t.machine().tables_left = 0;
+        const std::string before = t.tree();
+        // In a 2M leaf of the direct map, of the other mapping and of this one.
+        const auto changed = t.area.protect({t.range.start + page, page}, Change{}.executable(true), {.atomic = true});
+        if (changed) {
+            EXPECT_EQ(set_aside, 4u);
+            EXPECT_EQ(t.rig.map().statistics().set_aside, 1u) << "the direct map's leaf could have been a 1G block";
+            EXPECT_EQ(t.rig.check(), "");
+            EXPECT_TRUE(t.reachable(t.range.start + page, false, true));
+            break;
+        }
+        EXPECT_EQ(changed.error().code(), ErrorCode::would_block);
+        EXPECT_EQ(changed.error().needed(), 4u);
+        EXPECT_EQ(t.rig.map().statistics().set_aside, set_aside);
+        t.expect_still(before);
+        ASSERT_LT(set_aside, 4u);
+    }
+}
+
+TEST(Area, AChangeUsesTheTablesThatItsCallerBrings) {
+    ScatteredAliases t;
+    TableLoan loan;
+    for (; loan.count < TableLoan::capacity; ++loan.count)
+        ASSERT_TRUE(t.rig.platform().take_table(loan.pages[loan.count], false));
+    t.machine().tables_left = 0;
+    const std::string before = t.tree();
+    EXPECT_FALSE(t.area.protect(t.range, Change{}.executable(true), {.loan = &loan}));
+    EXPECT_EQ(loan.count, TableLoan::capacity);
+    t.expect_still(before);
+    EXPECT_TRUE(t.area.protect({t.range.start + page, page}, Change{}.executable(true), {.loan = &loan}));
+    EXPECT_EQ(loan.count, 1u);
+    EXPECT_EQ(t.rig.check(), "");
+    while (loan.count != 0) t.rig.platform().give_table(loan.pages[--loan.count]);
+}
+
+TEST(Area, ATableOutOfThePagesThatChangeIsRefusedBeforeOneChanges) {
+    AreaRig t;
+    PhysAddr free;
+    ASSERT_TRUE(t.rig.platform().take_table(free, false));
+    const PhysRange runs[] = {{PhysAddr{0x80001000}, page}, {free, page}};
+    const auto mapped = t.area.map({runs, 2}, Attributes{});
+    ASSERT_TRUE(mapped);
+    const std::size_t tables = t.machine().tables_in_use() - 1;
+    t.rig.platform().give_table(free); // which will be the next to be handed out
+    const auto refused = t.area.protect(mapped.value(), Change{}.executable(true));
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), ErrorCode::incompatible);
+    EXPECT_EQ(refused.error().where(), free);
+    EXPECT_TRUE(t.reachable(runs[0].start, true)) << "the direct map's first alias has changed";
+    EXPECT_EQ(t.machine().tables_in_use(), tables);
+    EXPECT_EQ(t.rig.check(), "");
+}
+
 TEST(Area, ClosingItGivesBackWhatOpeningTook) {
     ClientRig t;
     TestArea area{t.map, area_range};

@@ -207,6 +207,81 @@ TEST(Racing, CodeIsSealedWhileAnotherCpusMmuWalksToItsAliases) {
         50);
 }
 
+/// Makes a range executable that may be written through this mapping, through the other one and in the direct map: all
+/// of them change, or none.
+void seal_or_nothing(World& w, VirtRange range, bool must_succeed, ChangeOptions options = {}) {
+    const auto sealed = users->area.protect(range, Change{}.executable(true), options);
+    if (must_succeed) must(w, sealed, "sealing");
+    users->area.each_piece(range, [&](VirtAddr va, PhysRange phys) {
+        for (std::uint64_t at = 0; at != phys.size; at += World::page_size) {
+            const Attributes here = users->area.translate(va + at).value().attributes;
+            bool writable[2] = {here.writable(), users->map.translate(phys.start + at).value().attributes.writable()};
+            if (here.executable() != sealed.ok() || writable[0] == sealed.ok() || writable[1] == sealed.ok())
+                w.fail("an alias has changed, or hasn't, against what the result says", phys.start + at);
+        }
+    });
+}
+
+TEST(Racing, AliasesChangeWhileTheLeavesAroundThemHeal) {
+    EXPECT_EVERY_ORDER_RIGHT(
+        (machine::Scenario{.name = "seal-heal",
+                           .config = small_map(),
+                           .prepare =
+                               [](World& w) {
+                                   start(w);
+                                   const PhysRange runs[] = {World::pages(65), World::pages(74)};
+                                   const auto range = users->area.map({runs, 2}, Attributes{});
+                                   must(w, range, "mapping");
+                                   users->mapped[0] = range.value();
+                                   w.protect(World::pages(75), Change{}.writable(false));
+                               },
+                           .agents = {{0, "makes pages 65 and 74 executable through the area",
+                                       [](World& w) { seal_or_nothing(w, *users->mapped[0], true); }},
+                                      {1, "makes page 75 as it was, so that the leaves around it heal",
+                                       [](World& w) { w.protect(World::pages(75), Change{}.writable(true)); }}},
+                           .finish = [](World&) { (void)users->area.unmap(*users->mapped[0]); }}),
+        50);
+}
+
+TEST(Racing, AliasesChangeWhileACpuThatCantTolerateResizingIsAdmitted) {
+    for (const bool atomic : {false, true}) {
+        EXPECT_EVERY_ORDER_RIGHT(
+            (machine::Scenario{
+                .name = "seal-admit",
+                .config = small_map(),
+                .prepare =
+                    [](World& w) {
+                        start(w);
+                        const PhysRange run = World::pages(64, 8);
+                        for (auto& mapped : users->mapped) {
+                            const auto range = users->area.map({&run, 1}, Attributes{});
+                            must(w, range, "mapping");
+                            mapped = range.value();
+                        }
+                        if (!w.rig.map().set_aside()) w.fail("tables can't be set aside");
+                    },
+                .agents = {{0, "makes a page of a block executable, which cuts three leaves",
+                            [atomic](World& w) {
+                                const VirtRange page{users->mapped[0]->start + World::page_size, World::page_size};
+                                seal_or_nothing(w, page, false, {.atomic = atomic});
+                            }},
+                           {1, "admits a CPU to the area",
+                            [](World& w) {
+                                must(w, users->area.area().admit({}), "admitting");
+                                if (users->area.area().protect_here(
+                                        {users->mapped[1]->start + 4 * World::page_size, World::page_size},
+                                        Change{}.valid(false)))
+                                    w.fail("a leaf is cut behind the admission");
+                            }}},
+                .finish =
+                    [](World&) {
+                        for (const auto& mapped : users->mapped) (void)users->area.unmap(*mapped);
+                    },
+                .hidden_state = true}),
+            50);
+    }
+}
+
 TEST(Racing, ABufferIsSharedWhileTheNextPageIsUsed) {
     EXPECT_EVERY_ORDER_RIGHT(
         (machine::Scenario{.name = "share-neighbour",

@@ -82,7 +82,8 @@ public:
 
     /// Ends relocation: text and constants become read-only through every alias, and only when no CPU can write them
     /// any more does text become executable. Errors: invalid_argument (not loaded, or sealed already), and whatever
-    /// `protect` of the area says; the module can then only be unloaded, or sealed again.
+    /// `protect` of the area says: the module is then as it was, or text and constants are read-only already, through
+    /// every alias; nothing of it is executable, and it can only be unloaded, or sealed again.
     [[nodiscard]] Result<void> seal(Module& module) {
         if (module.state != Module::State::loaded)
             return Error{reasons::not_loaded, PhysAddr{module.all.start.value()}};

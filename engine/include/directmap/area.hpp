@@ -8,8 +8,9 @@
 // is (its home address), the leaf in it says where it leads. Every mapping is followed by an unmapped page, so no leaf
 // ever belongs to two mappings, and taking one away never has to split anything: it needs no memory and can't fail.
 //
-// Pages of an area have an alias in the direct map, and may have more in the area. The area knows them all: a
-// permission is taken away from every alias before one of them gets what must not meet it (promise W^X).
+// Pages of an area have an alias in the direct map, and may have more in the area. The area knows all of these (those
+// in another area it doesn't): a permission is taken away from every alias before one of them gets what must not meet
+// it (promise W^X).
 #pragma once
 
 #include <cstddef>
@@ -17,6 +18,7 @@
 
 #include "directmap/direct_map.hpp"
 #include "directmap/mapping.hpp"
+#include "directmap/table_list.hpp"
 
 namespace directmap {
 
@@ -60,8 +62,8 @@ struct AreaStorage {
 /// reaches a mapping any more, before its memory and its addresses are free.
 ///
 /// Locks: the area's own, for addresses and aliases, is held alone; region locks are those of the engine, one for each
-/// region of the area. Functions may be called on any CPU once `open` has returned; `map`, `protect` and `unmap` of one
-/// mapping one at a time.
+/// region of the area. Functions may be called on any CPU once `open` has returned; but one at a time maps, protects,
+/// pins or unmaps the same pages, by whichever of their aliases.
 template <Format F, class Map>
 class Area {
 public:
@@ -166,49 +168,50 @@ public:
     /// everywhere first, one that becomes writable is not executable anywhere. Taking the right to write away holds for
     /// every alias, and so does giving it. Each step is flushed before the next begins.
     ///
-    /// Errors: unsupported (memory type and sharing can't differ between aliases), not_mapped, and whatever `protect`
-    /// of the direct map says about an alias: `where` is then its physical address. After an error nothing is wider
-    /// than it was before.
+    /// All or nothing across aliases (P4): what each of them would answer is asked, and the tables that all of them can
+    /// use at worst are taken, before the first one changes; what wasn't used goes back. That holds whatever other CPUs
+    /// do to the leaves around these pages meanwhile, and while CPUs are admitted; but a CPU that can't tolerate
+    /// resizing isn't admitted to the direct map while pages of a static zone are changed here.
+    ///
+    /// May sleep, unless `options.atomic`: then all tables, those of this area too, come from what the map has set
+    /// aside. Errors: unsupported (memory type and sharing can't differ between aliases), not_mapped, no_tables or
+    /// would_block (and how many tables all aliases want together), busy (atomic, and the area's gate is being closed),
+    /// and whatever `protect` of the direct map says about an alias. `where` is a physical address if the direct map
+    /// refuses, otherwise the virtual address of the alias that does. After an error every alias has the attributes
+    /// that it had before.
     [[nodiscard]] Result<void> protect(VirtRange range, Change change, ChangeOptions options = {}) {
         if (change.names_memory_type() || change.names_shared()) {
             return fail(reasons::alias_type, range.start);
         }
         if (auto r = check(range); !r) return r;
-        const Attributes to = change.values();
-        const bool takes_write = change.names_writable() && !to.writable();
-        const bool gives_execute = change.names_executable() && to.executable();
-        const bool gives_write = change.names_writable() && to.writable();
-        if (gives_write && gives_execute) return fail(reasons::writable_executable, range.start);
-        // 1. Take: from the other aliases, then here.
-        Change take, everywhere;
-        if (takes_write || gives_execute) everywhere = everywhere.writable(false);
-        if (gives_write) everywhere = everywhere.executable(false);
-        take = everywhere;
-        if (change.names_executable() && !to.executable()) take = take.executable(false);
-        if (change.names_valid() && !to.valid()) take = take.valid(false);
-        if (change.names_key()) take = take.key(to.key());
-        if (!everywhere.empty()) {
-            if (auto r = change_aliases(range, everywhere, options); !r) return r;
-        }
-        if (!take.empty()) {
-            if (auto r = change_here(range, take, options); !r) return r;
-        }
-        // 2. Give: here, then to the others what holds for all.
-        Change give;
-        if (gives_write) give = give.writable(true);
-        if (gives_execute) give = give.executable(true);
-        if (change.names_valid() && to.valid()) give = give.valid(true);
-        if (!give.empty()) {
-            if (auto r = change_here(range, give, options); !r) return r;
-        }
-        if (gives_write) return change_aliases(range, Change{}.writable(true), options);
-        return {};
+        if (change.names_writable() && change.values().writable() && change.names_executable() &&
+            change.values().executable())
+            return fail(reasons::writable_executable, range.start);
+        const GateHold gate{*this, options.atomic};
+        if (!gate.held()) return fail(reasons::area_gate_closing, range.start);
+        const Steps steps = steps_of(change);
+        Tables tables{map_, platform_, options};
+        if (auto r = prepare(range, steps, options, tables); !r) return r;
+        // Nothing is left that could fail.
+        Result<void> result;
+        if (!steps.take_everywhere.empty()) result = change_aliases(range, steps.take_everywhere, options, tables);
+        if (result && !steps.take.empty()) result = change_here(range, steps.take, options, tables);
+        if (result && !steps.give.empty()) result = change_here(range, steps.give, options, tables);
+        if (result && !steps.give_everywhere.empty())
+            result = change_aliases(range, steps.give_everywhere, options, tables);
+        return result;
     }
     /// Changes this alias alone, for callers that have seen to the others (a pool whose pages are read-only in the
     /// direct map for good). Errors: as `protect`.
     [[nodiscard]] Result<void> protect_here(VirtRange range, Change change, ChangeOptions options = {}) {
         if (auto r = check(range); !r) return r;
-        return change_here(range, change, options);
+        const GateHold gate{*this, options.atomic};
+        if (!gate.held()) return fail(reasons::area_gate_closing, range.start);
+        Tables tables{map_, platform_, options};
+        auto result = plan_here(range, change, options, tables);
+        if (result) result = take_tables(range, tables);
+        if (result) result = change_here(range, change, options, tables);
+        return result;
     }
 
     /// Takes a mapping away: `range` is what `map` returned. Calls `visit(PhysRange)` for the physical memory, piece by
@@ -297,15 +300,16 @@ public:
 
     /// A CPU is about to enter (see DirectMap::admit, which comes first). An area is never repainted: where a CPU can't
     /// tolerate resizing, leaves keep their sizes from now on, and a change that would have to split one is refused.
-    /// Errors: unsupported (the CPU mishandles contiguous groups, and the area holds some).
+    /// Waits for changes under way, which may sleep. Errors: unsupported (the CPU mishandles contiguous groups, and the
+    /// area holds some).
     [[nodiscard]] Result<void> admit(CpuCapabilities cpu) {
         if (cpu.invalidate_twice) core_.gate.require_twice();
         const bool tolerates = cpu.tolerates_live_resize && !cpu.no_contiguous;
         if (cpu.no_contiguous) core_.gate.forbid_contiguous();
-        if (!tolerates) core_.gate.set(Gate::Mode::closed);
+        if (!tolerates) close_gate();
         for (auto& region : core_.regions) RegionGuard<F, P> guard{core_, region}; // who saw the old gate is through
         if (tolerates) {
-            if (core_.gate.mode() == Gate::Mode::undecided) core_.gate.set(Gate::Mode::open);
+            decide_gate(Gate::Mode::open);
             return {};
         }
         StaleSet everything;
@@ -338,6 +342,8 @@ public:
     }
 
 private:
+    using Tables = TableList<F, Map>;
+
     /// Home addresses lie above every physical address, so that none is taken for one.
     static constexpr std::uint64_t home_base = std::uint64_t{1} << 56;
     static constexpr unsigned bucket_count = 64;
@@ -354,9 +360,57 @@ private:
         if (before >= range_.size || range.size > range_.size - before) return fail(reasons::beyond_area, range.start);
         return {};
     }
-    void sync_gate() {
-        if (core_.gate.mode() == Gate::Mode::undecided) core_.gate.set(map_.gate_mode());
+    // The gate is changed under the area's lock.
+    void decide_gate(Gate::Mode mode) {
+        if (core_.gate.mode() != Gate::Mode::undecided) return;
+        platform_.acquire(lock_);
+        if (core_.gate.mode() == Gate::Mode::undecided) core_.gate.set(mode);
+        platform_.release(lock_);
     }
+    void sync_gate() { decide_gate(map_.gate_mode()); }
+    /// Once every change that may have planned to resize is through; those that come meanwhile wait.
+    void close_gate() {
+        platform_.acquire(lock_);
+        closing_ = true;
+        while (changing_ != 0 && core_.gate.mode() != Gate::Mode::closed) {
+            platform_.release(lock_);
+            platform_.relax();
+            platform_.acquire(lock_);
+        }
+        core_.gate.set(Gate::Mode::closed);
+        closing_ = false;
+        platform_.release(lock_);
+    }
+    /// Keeps the gate from being closed between a change's plan and its end. While it is being closed, waits, or isn't
+    /// held.
+    class [[nodiscard]] GateHold {
+    public:
+        GateHold(Area& area, bool atomic) : area_{area} {
+            area.sync_gate();
+            while (!enter() && !atomic) area.platform_.relax();
+        }
+        GateHold(const GateHold&) = delete;
+        GateHold& operator=(const GateHold&) = delete;
+        ~GateHold() {
+            if (!held_) return;
+            area_.platform_.acquire(area_.lock_);
+            --area_.changing_;
+            area_.platform_.release(area_.lock_);
+        }
+        [[nodiscard]] bool held() const { return held_; }
+
+    private:
+        [[nodiscard]] bool enter() {
+            area_.platform_.acquire(area_.lock_);
+            held_ = !area_.closing_;
+            if (held_) ++area_.changing_;
+            area_.platform_.release(area_.lock_);
+            return held_;
+        }
+
+        Area& area_;
+        bool held_ = false;
+    };
 
     [[nodiscard]] Result<void> link_upper(PhysAddr at) {
         PhysAddr table_pa = core_.root;
@@ -564,40 +618,159 @@ private:
         platform_.release(lock_);
     }
 
-    [[nodiscard]] Result<void> change_here(VirtRange range, Change change, ChangeOptions options) {
-        sync_gate();
+    /// What a change means for this alias and for the others. No step undoes another.
+    struct Steps {
+        Change take_everywhere; ///< first from the others
+        Change take;            ///< and then from this alias, with what is taken from it alone
+        Change give;            ///< to this alias
+        Change give_everywhere; ///< to the others, what holds for all
+    };
+    [[nodiscard]] static Steps steps_of(Change change) {
+        const Attributes to = change.values();
+        const bool gives_write = change.names_writable() && to.writable();
+        const bool gives_execute = change.names_executable() && to.executable();
+        Steps steps;
+        if ((change.names_writable() && !gives_write) || gives_execute)
+            steps.take_everywhere = Change{}.writable(false);
+        if (gives_write) steps.take_everywhere = Change{}.executable(false);
+        steps.take = steps.take_everywhere;
+        if (change.names_executable() && !gives_execute) steps.take = steps.take.executable(false);
+        if (change.names_valid() && !to.valid()) steps.take = steps.take.valid(false);
+        if (change.names_key()) steps.take = steps.take.key(to.key());
+        if (gives_write) steps.give = steps.give_everywhere = Change{}.writable(true);
+        if (gives_execute) steps.give = steps.give.executable(true);
+        if (change.names_valid() && to.valid()) steps.give = steps.give.valid(true);
+        return steps;
+    }
+    [[nodiscard]] static Change together(Change take, Change give) {
+        if (give.names_writable()) take = take.writable(true);
+        if (give.names_executable()) take = take.executable(true);
+        if (give.names_valid()) take = take.valid(true);
+        return take;
+    }
+
+    /// Finds out what the steps would be refused for, and takes the tables that they can use. An error on another alias
+    /// is counted.
+    [[nodiscard]] Result<void> prepare(VirtRange range, const Steps& steps, const ChangeOptions& options,
+                                       Tables& tables) {
+        auto result = plan_aliases(range, steps, options, tables);
+        if (!result) count_alias_failure();
+        if (!result) return result;
+        const unsigned for_aliases = tables.wanted();
+        result = plan_here(range, together(steps.take, steps.give), options, tables);
+        if (!result) return result;
+        result = take_tables(range, tables);
+        if (!result && tables.count() < for_aliases) count_alias_failure();
+        return result;
+    }
+    /// A table in a page that is being changed would lose its own mapping.
+    [[nodiscard]] Result<void> take_tables(VirtRange range, Tables& tables) {
+        return tables.take([&](PhysAddr table) {
+            bool usable = true;
+            if (!platform_.tables_mapped_here()) return usable;
+            each_alias({table, G::page_size}, [&](VirtAddr va, PhysRange) { usable = usable && !range.contains(va); });
+            return usable;
+        });
+    }
+    /// Nobody merges leaves of an area once they are mapped, so what a change would take now is the most that it can.
+    [[nodiscard]] Result<void> plan_here(VirtRange range, Change change, const ChangeOptions& options, Tables& tables) {
+        if (change.empty()) return {};
+        const auto planned = plan_tables(core_, {home(range.start), range.size}, change, options);
+        if (!planned) return in_area(planned.error());
+        if (may_resize(core_.gate.mode(), options)) tables.want(planned.value(), crosses_regions(range));
+        return {};
+    }
+    [[nodiscard]] Result<void> plan_aliases(VirtRange range, const Steps& steps, const ChangeOptions& options,
+                                            Tables& tables) {
+        Result<void> result;
+        if (steps.take_everywhere.empty()) return result; // nor is anything given to them then
+        each_piece(range, [&](VirtAddr here, PhysRange phys) {
+            if (result) result = plan_direct(phys, steps.take_everywhere, options, tables);
+            if (result) result = plan_direct(phys, steps.give_everywhere, options, tables);
+            each_alias(phys, [&](VirtAddr va, PhysRange part) {
+                if (!result || va - here == part.start - phys.start) return;
+                result =
+                    plan_here({va, part.size}, together(steps.take_everywhere, steps.give_everywhere), options, tables);
+            });
+        });
+        return result;
+    }
+    /// In the direct map leaves may merge at any time, also between two steps: as many tables as the ends can need,
+    /// whatever leaves they lie in by then.
+    [[nodiscard]] Result<void> plan_direct(PhysRange phys, Change change, const ChangeOptions& options,
+                                           Tables& tables) {
+        if (change.empty()) return {};
+        if (const auto planned = map_.tables_needed(phys, change, options); !planned) return planned.error();
+        if (!may_resize(map_.gate_mode(), options)) return {};
+        const VirtRange range{map_.virt(phys.start), phys.size};
+        const std::uint64_t start = range.start.value(), end = range.end().value();
+        const bool cuts_start = can_cut(phys.start, change), cuts_end = can_cut(phys.end() - G::page_size, change);
+        unsigned most = 0;
+        for (int level = G::first_leaf_level; level != G::last_level; ++level) {
+            const std::uint64_t inside = G::bytes(level) - 1;
+            const bool at_start = cuts_start && (start & inside) != 0, at_end = cuts_end && (end & inside) != 0;
+            const bool one_table = at_start && at_end && (start | inside) == (end | inside);
+            most += one_table ? 1u : unsigned{at_start} + unsigned{at_end};
+        }
+        tables.want(most, crosses_regions(range));
+        return {};
+    }
+    /// A closed gate stays closed.
+    [[nodiscard]] static bool may_resize(Gate::Mode mode, const ChangeOptions& options) {
+        return mode != Gate::Mode::closed || options.quiescent;
+    }
+    /// Whether the leaf around an end page is ever cut: it isn't if it agrees with the change, or is pinned.
+    [[nodiscard]] bool can_cut(PhysAddr page, Change change) {
+        const auto at = map_.translate(page);
+        if (!at) return false;
+        const Attributes attributes = at.value().attributes;
+        return !attributes.fixed() && change.apply_to(attributes) != attributes;
+    }
+    /// Whether parts of `range` lie in several regions, and not all of them fill theirs.
+    [[nodiscard]] static bool crosses_regions(VirtRange range) {
+        const std::uint64_t start = range.start.value(), end = range.end().value();
+        return start >> G::region_shift != (end - 1) >> G::region_shift && ((start | end) & (G::region_bytes - 1)) != 0;
+    }
+    void count_alias_failure() {
+        platform_.acquire(lock_);
+        ++alias_failures_;
+        platform_.release(lock_);
+    }
+
+    [[nodiscard]] Result<void> change_here(VirtRange range, Change change, ChangeOptions options, Tables& tables) {
         options.deferred = nullptr;
-        const auto r = change_range(core_, {home(range.start), range.size}, change, options);
+        const auto r = tables.lend(options, [&](const ChangeOptions& with_loan) {
+            return change_range(core_, {home(range.start), range.size}, change, with_loan);
+        });
         if (r) return r;
         return in_area(r.error());
     }
-    /// Every other place that maps the pages behind `range`: those in this area, and the direct map. An error on one of
-    /// them is the caller's to know; what the change took from others before stays taken.
-    [[nodiscard]] Result<void> change_aliases(VirtRange range, Change change, ChangeOptions options) {
+    /// Every other place that maps the pages behind `range`: those in this area, and the direct map. It has been
+    /// prepared; an error all the same is the caller's to know.
+    [[nodiscard]] Result<void> change_aliases(VirtRange range, Change change, const ChangeOptions& options,
+                                              Tables& tables) {
         Result<void> result;
         typename Map::DeferredFlush flush; // of the direct map: one for all pieces, done when this returns
         const bool gives = change.names_writable() && change.values().writable();
+        const auto change_direct = [&](PhysRange phys, const ChangeOptions& with_loan) -> Result<void> {
+            if (gives) return map_.protect(phys, change, with_loan); // which heals, if that is the policy
+            auto changed = map_.protect_deferred(phys, change, with_loan);
+            if (!changed) return changed.error();
+            flush.merge(static_cast<typename Map::DeferredFlush&&>(changed.value()));
+            return {};
+        };
         each_piece(range, [&](VirtAddr here, PhysRange phys) {
             if (!result) return;
-            if (gives) {
-                result = map_.protect(phys, change, options); // which heals, if that is the policy
-            } else if (auto changed = map_.protect_deferred(phys, change, options); changed) {
-                flush.merge(static_cast<typename Map::DeferredFlush&&>(changed.value()));
-            } else {
-                result = changed.error();
-            }
+            result =
+                tables.lend(options, [&](const ChangeOptions& with_loan) { return change_direct(phys, with_loan); });
             if (!result) return;
             each_alias(phys, [&](VirtAddr va, PhysRange part) {
                 if (!result || va - here == part.start - phys.start) return;
-                result = change_here({va, part.size}, change, options);
+                result = change_here({va, part.size}, change, options, tables);
             });
         });
         flush.complete();
-        if (!result) {
-            platform_.acquire(lock_);
-            ++alias_failures_;
-            platform_.release(lock_);
-        }
+        if (!result) count_alias_failure();
         return result;
     }
 
@@ -611,6 +784,8 @@ private:
     std::uint64_t mappings_ = 0;
     std::uint64_t bytes_ = 0;
     std::uint64_t alias_failures_ = 0;
+    unsigned changing_ = 0; ///< changes under way
+    bool closing_ = false;  ///< the gate is about to be closed
     Core<F, P> core_;
 };
 

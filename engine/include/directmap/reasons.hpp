@@ -78,6 +78,7 @@ inline constexpr Reason misaligned_in_area{ErrorCode::invalid_argument, "the ran
 inline constexpr Reason beyond_area{ErrorCode::invalid_argument, "the range is not inside the area"};
 inline constexpr Reason alias_type{ErrorCode::unsupported, "an alias can't change its memory type or sharing alone"};
 inline constexpr Reason writable_executable{ErrorCode::unsupported, "a page can't become writable and executable"};
+inline constexpr Reason area_gate_closing{ErrorCode::busy, "a CPU is being admitted to the area"};
 inline constexpr Reason area_groups{ErrorCode::unsupported, "the area holds contiguous groups"};
 inline constexpr Reason no_alias_storage{ErrorCode::no_tables, "the storage for aliases is full"};
 inline constexpr Reason no_room{ErrorCode::no_tables, "no room is left in the area"};

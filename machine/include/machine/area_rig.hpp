@@ -72,6 +72,11 @@ public:
         if (!r) return r.error();
         return DeferredFlush{machine, range, std::move(r.value())};
     }
+    Result<unsigned> tables_needed(PhysRange range, Change change, const ChangeOptions& options = {}) {
+        return rig_->map().tables_needed(range, change, options);
+    }
+    bool take_set_aside(PhysAddr& table) { return rig_->map().take_set_aside(table); }
+    void give_set_aside(PhysAddr table) { rig_->map().give_set_aside(table); }
     Result<void> prepare(PhysRange range, ChangeOptions options = {}) { return rig_->prepare(range, options); }
     Result<void> release(PhysRange range) { return rig_->release(range); }
     Result<CollapseProgress> collapse(PhysRange range) { return rig_->collapse(range); }
