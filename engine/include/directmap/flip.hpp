@@ -10,9 +10,9 @@ namespace directmap {
 /// alone, a split has nothing to split, and whoever changes neighbours stores into theirs alone), so one CPU at a time,
 /// the page's owner, may store into it without the region's lock.
 ///
-/// The invalidation carries no level hint: what `prepare` split may still be cached as the larger leaf it was. No counter
-/// knows of a flip: CPUs would queue on the counter's cache line. A flip that changes something is one store, and one
-/// invalidation if it makes the page invalid.
+/// The invalidation carries no level hint: what `prepare` split may still be cached as the larger leaf it was. No
+/// counter knows of a flip: CPUs would queue on the counter's cache line. A flip that changes something is one store,
+/// and one invalidation if it makes the page invalid.
 /// Errors: not_mapped; unsupported if the page isn't pinned.
 template <Format F, Platform P>
 [[nodiscard]] Result<void> flip_page(Core<F, P>& core, PhysAddr page, bool valid) {
