@@ -13,6 +13,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 using Json = nlohmann::json;
 
 Outcome run(const std::string& arguments) {
@@ -78,6 +79,40 @@ TEST(Churn, TheDayIsAScenarioThatCanBePlayed) { // bench/churn plays all of it; 
     const Json played = Json::parse(outcome.output)["runs"][0];
     EXPECT_EQ(played["problems"], Json::array());
     EXPECT_EQ(played["end"]["leaf_count"], played["boot"]["leaf_count"]);
+}
+
+/// bench/churn on the machine alone, with 2 GiB of memory and this day.
+Outcome churn(const std::string& day) {
+    return shell(
+        "d=$(mktemp -d); printf '40000000+2G\\n' >$d/map; printf '" + day +
+        "' >$d/day; '" DIRECTMAP_SOURCE_DIR
+        "/bench/churn' --machine-alone --tool $D --memory-map $d/map --scenario $d/day 2>&1; e=$?; rm -r $d; exit $e");
+}
+
+TEST(Churn, ADayThatKeepsTheBudgetsPasses) {
+    const Outcome outcome = churn("boot\nrepeat 2 {\nsecret take 4\nwait 10s\n}\nsecret give all\nwait 10s\n");
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+    EXPECT_THAT(outcome.output, Not(HasSubstr("MISSED")));
+}
+
+TEST(Churn, ADayThatEndsInSmallLeavesFails) { // more guard pages than 0.1 % of memory
+    const Outcome outcome = churn("boot\nguard prepare 16M\nrepeat 1 {\nwait 10s\n}\nguard release\nwait 10s\n");
+    EXPECT_EQ(outcome.exit_code, 1) << outcome.output;
+    EXPECT_THAT(outcome.output, HasSubstr("leaves of 2M and more: MISSED"));
+    EXPECT_THAT(outcome.output, HasSubstr("all have gone: holds"));
+}
+
+TEST(Churn, ADayAfterWhichSomebodyStaysFails) {
+    const Outcome outcome = churn("boot\nrepeat 1 {\nsecret take 4\nwait 10s\n}\n");
+    EXPECT_EQ(outcome.exit_code, 1) << outcome.output;
+    EXPECT_THAT(outcome.output, HasSubstr("leaves of 2M and more: holds"));
+    EXPECT_THAT(outcome.output, HasSubstr("all have gone: MISSED"));
+}
+
+TEST(Churn, ADayThatIsOverBeforeItHasHealedFails) {
+    const Outcome outcome = churn("boot\nrepeat 2 {\nsecret take 4\nwait 10s\n}\nsecret give all\n");
+    EXPECT_EQ(outcome.exit_code, 1) << outcome.output;
+    EXPECT_THAT(outcome.output, HasSubstr("all have gone: MISSED"));
 }
 
 } // namespace
