@@ -131,15 +131,34 @@ void parse_within(Words& words, Statement& statement) {
     if (words.accept("within")) statement.within = words.size("the window");
 }
 
-void parse_modules(Words& words, Statement& statement) {
-    if (words.accept("unload")) {
-        statement.action = Action::modules_unload;
-        statement.count = words.number_or_all("how many modules");
-        return;
+/// The two halves of a statement about users that come and go.
+struct ComeAndGo {
+    std::string_view come_word;
+    Action come;
+    std::string_view go_word;
+    Action go;
+    std::string_view how_many;
+    const char* mistake; ///< what to say to any other word
+};
+
+/// How many, or when they go all that are there. True if they come: more words may follow then.
+bool parse_come_and_go(Words& words, Statement& statement, const ComeAndGo& users) {
+    if (words.accept(users.go_word)) {
+        statement.action = users.go;
+        statement.count = words.number_or_all(users.how_many);
+        return false;
     }
-    if (!words.accept("load")) words.fail("modules are loaded or unloaded: 'modules load N' or 'modules unload N'");
-    statement.action = Action::modules_load;
-    statement.count = words.number("how many modules");
+    if (!words.accept(users.come_word)) words.fail(users.mistake);
+    statement.action = users.come;
+    statement.count = words.number(users.how_many);
+    return true;
+}
+
+void parse_modules(Words& words, Statement& statement) {
+    if (!parse_come_and_go(words, statement,
+                           {"load", Action::modules_load, "unload", Action::modules_unload, "how many modules",
+                            "modules are loaded or unloaded: 'modules load N' or 'modules unload N'"}))
+        return;
     statement.smallest_size = default_module_smallest;
     statement.largest_size = default_module_largest;
     if (words.accept("size")) words.size_range("a module's size", statement);
@@ -147,14 +166,10 @@ void parse_modules(Words& words, Statement& statement) {
 }
 
 void parse_secret(Words& words, Statement& statement) {
-    if (words.accept("give")) {
-        statement.action = Action::secret_give;
-        statement.count = words.number_or_all("how many pages");
+    if (!parse_come_and_go(words, statement,
+                           {"take", Action::secret_take, "give", Action::secret_give, "how many pages",
+                            "secret pages are taken or given back: 'secret take N' or 'secret give N'"}))
         return;
-    }
-    if (!words.accept("take")) words.fail("secret pages are taken or given back: 'secret take N' or 'secret give N'");
-    statement.action = Action::secret_take;
-    statement.count = words.number("how many pages");
     if (words.accept("in")) {
         statement.places = words.number("how many places");
         words.expect("places");
@@ -179,14 +194,10 @@ void parse_guard(Words& words, Statement& statement) {
 }
 
 void parse_code(Words& words, Statement& statement) {
-    if (words.accept("remove")) {
-        statement.action = Action::code_remove;
-        statement.count = words.number_or_all("how many pieces");
+    if (!parse_come_and_go(words, statement,
+                           {"add", Action::code_add, "remove", Action::code_remove, "how many pieces",
+                            "pieces of code are added or removed: 'code add N' or 'code remove N'"}))
         return;
-    }
-    if (!words.accept("add")) words.fail("pieces of code are added or removed: 'code add N' or 'code remove N'");
-    statement.action = Action::code_add;
-    statement.count = words.number("how many pieces");
     statement.smallest_size = default_code_smallest;
     statement.largest_size = default_code_largest;
     if (words.accept("size")) words.size_range("a piece's size", statement);
@@ -195,15 +206,10 @@ void parse_code(Words& words, Statement& statement) {
 }
 
 void parse_threads(Words& words, Statement& statement) {
-    if (words.accept("end")) {
-        statement.action = Action::threads_end;
-        statement.count = words.number_or_all("how many threads");
-        return;
-    }
-    if (!words.accept("start")) words.fail("threads start and end: 'threads start N' or 'threads end N'");
-    statement.action = Action::threads_start;
-    statement.count = words.number("how many threads");
-    parse_within(words, statement);
+    if (parse_come_and_go(words, statement,
+                          {"start", Action::threads_start, "end", Action::threads_end, "how many threads",
+                           "threads start and end: 'threads start N' or 'threads end N'"}))
+        parse_within(words, statement);
 }
 
 void parse_copy(Words& words, Statement& statement) {

@@ -138,6 +138,12 @@ private:
     void day(fmt::format_string<Arguments...> pattern, Arguments&&... arguments) {
         if (day_) day_(fmt::format(pattern, std::forward<Arguments>(arguments)...));
     }
+    /// One more has come, unless the component refused. Its number.
+    template <class T>
+    std::uint64_t arrive(Crowd<T>& crowd, const Result<T>& answer, std::string_view what) {
+        must(outcome(answer), what);
+        return crowd.come(answer.value());
+    }
     /// One at random goes; `verb` and its number are a line of the day.
     template <class T>
     T pick(Crowd<T>& from, std::string_view verb) {
@@ -301,9 +307,8 @@ void Player::do_modules_load(const Statement& statement) {
                                          (pages - text - constants) * page_size_};
         next_operation();
         settle_anywhere();
-        const auto loaded = clients_->load_module(sizes);
-        must(outcome(loaded), "loading a module");
-        day("load {} {} {} {}", modules_.come(loaded.value()), sizes.text, sizes.constants, sizes.data);
+        const std::uint64_t number = arrive(modules_, clients_->load_module(sizes), "loading a module");
+        day("load {} {} {} {}", number, sizes.text, sizes.constants, sizes.data);
     }
 }
 
@@ -327,9 +332,8 @@ void Player::do_secret_take(const Statement& statement) {
     for (std::uint64_t i = 0; i < statement.count; ++i) {
         next_operation();
         source_.settle_at(places[i % wanted] + source_.below(place_bytes / page_size_) * page_size_);
-        const auto page = clients_->take_secret();
-        must(outcome(page), "taking a secret page");
-        day("take {}", secrets_.come(page.value()));
+        const std::uint64_t number = arrive(secrets_, clients_->take_secret(), "taking a secret page");
+        day("take {}", number);
     }
 }
 
@@ -380,9 +384,8 @@ void Player::do_share(const Statement& statement) {
     for (std::uint64_t i = 0; i < statement.count; ++i) {
         next_operation();
         settle_anywhere();
-        const auto shared = clients_->share(bytes);
-        must(outcome(shared), "sharing memory with the host");
-        day("share {} {}", areas_.come(shared.value()), bytes);
+        const std::uint64_t number = arrive(areas_, clients_->share(bytes), "sharing memory with the host");
+        day("share {} {}", number, bytes);
     }
 }
 
@@ -402,9 +405,8 @@ void Player::do_code_add(const Statement& statement) {
             statement.smallest_size + choose((statement.largest_size - statement.smallest_size) / unit + 1) * unit;
         next_operation();
         settle_anywhere();
-        const auto code = clients_->add_code(bytes);
-        must(outcome(code), "adding a piece of code");
-        day("add {} {}", code_.come(code.value()), bytes);
+        const std::uint64_t number = arrive(code_, clients_->add_code(bytes), "adding a piece of code");
+        day("add {} {}", number, bytes);
     }
 }
 
@@ -421,9 +423,8 @@ void Player::do_threads_start(const Statement& statement) {
     for (std::uint64_t i = 0; i < statement.count; ++i) {
         next_operation();
         settle_anywhere();
-        const auto stack = clients_->create_stack();
-        must(outcome(stack), "creating a shadow stack");
-        day("start {}", stacks_.come(stack.value()));
+        const std::uint64_t number = arrive(stacks_, clients_->create_stack(), "creating a shadow stack");
+        day("start {}", number);
     }
 }
 
