@@ -71,12 +71,14 @@ void play_errors(Stage& stage) {
         try_hole(phys_range(banks[i - 1].end().value(), banks[i].start.value()));
     }
 
-    // The kernel's own image: read-only in the map, and it stays as it is.
-    const std::uint64_t image_va = stage.va(image_pa);
-    const ProbeResult store = probe_store(image_va, 0);
-    if (!store.faulted) fail("the image can be written through the direct map");
-    if (store.syndrome.fault() != FaultKind::permission) fail("the image is not mapped read-only in the direct map");
-    stage.tally.count_fault();
+    // The kernel's own image: read-only in the map, from its first page to its last, and it stays as it is.
+    for (const PhysAddr page_of_image : {image_pa, image_pa + (align_up(image_size(), page_size) - page_size)}) {
+        const ProbeResult store = probe_store(stage.va(page_of_image), 0);
+        if (!store.faulted) fail("the image can be written through the direct map");
+        if (store.syndrome.fault() != FaultKind::permission)
+            fail("the image is not mapped read-only in the direct map");
+        stage.tally.count_fault();
+    }
     require_error(map.protect({image_pa + page_size, page_size}, Change{}.valid(false)), ErrorCode::unsupported,
                   "resizing the image's leaf");
 
