@@ -276,16 +276,11 @@ public:
         core_.stock.reset_low_water(core_.platform);
         return {};
     }
-    /// One of them, for a change that brings its own tables (ChangeOptions::loan); false if none is left. Any context.
-    /// (Templates like `add`.)
+    /// Where a change with these options takes its tables: for callers that take them beforehand and lend them
+    /// (ChangeOptions::loan). (A template like `add`.)
     template <int = 0>
-    [[nodiscard]] bool take_set_aside(PhysAddr& table) {
-        return core_.stock.take(core_.platform, table);
-    }
-    /// Sets it aside again. Any context.
-    template <int = 0>
-    void give_set_aside(PhysAddr table) {
-        if (!core_.stock.put(core_.platform, table)) core_.platform.give_table(table);
+    [[nodiscard]] TableSupply<Core<F, P>> supply(const ChangeOptions& options) {
+        return {core_, options.atomic, options.loan};
     }
     /// Gives back tables whose grace period is over; returns how many still wait. Any context.
     unsigned reclaim() { return directmap::reclaim(core_); }

@@ -125,8 +125,7 @@ private:
     }
 
     [[nodiscard, gnu::noinline]] Result<void> fill_reserve(unsigned wanted) {
-        if (!reserve.fill(wanted))
-            return Error::needing(options_.atomic ? reasons::nothing_set_aside : reasons::no_tables, wanted);
+        if (!reserve.fill(wanted)) return reserve.exhausted(wanted);
         for (unsigned i = 0; !cut_only_ && core.platform.tables_mapped_here() && i < reserve.count(); ++i) {
             if (range_.contains(reserve[i])) return Error{reasons::table_from_range, reserve[i]};
         }

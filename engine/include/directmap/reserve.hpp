@@ -3,7 +3,9 @@
 
 #include <cstdint>
 
+#include "directmap/error.hpp"
 #include "directmap/platform.hpp"
+#include "directmap/reasons.hpp"
 #include "directmap/units.hpp"
 
 namespace directmap {
@@ -15,7 +17,7 @@ class TableStock {
 public:
     static constexpr unsigned capacity = 4 * worst_tables;
 
-    [[nodiscard]] bool take(P& platform, PhysAddr& pa) {
+    [[nodiscard, gnu::noinline]] bool take(P& platform, PhysAddr& pa) {
         platform.acquire(lock_);
         const bool got = count_ != 0;
         if (got) {
@@ -27,7 +29,7 @@ public:
         return got;
     }
     /// False if the stock is full.
-    [[nodiscard]] bool put(P& platform, PhysAddr pa) {
+    [[nodiscard, gnu::noinline]] bool put(P& platform, PhysAddr pa) {
         platform.acquire(lock_);
         const bool room = count_ != capacity;
         if (room) {
@@ -64,40 +66,60 @@ struct TableLoan {
     unsigned count = 0;
 };
 
+/// Where a change takes its tables from, with no lock held, and where those go that it doesn't use: the caller's loan,
+/// the stock (atomic callers), or the platform's source.
+template <class Core>
+class TableSupply {
+public:
+    TableSupply(Core& core, bool atomic, TableLoan* loan) : core_{core}, loan_{loan}, atomic_{atomic} {}
+
+    [[nodiscard]] bool take(PhysAddr& pa) {
+        if (loan_ == nullptr) {
+            return atomic_ ? core_.stock.take(core_.platform, pa) : core_.platform.take_table(pa, false);
+        }
+        if (loan_->count == 0) return false;
+        pa = loan_->pages[--loan_->count];
+        return true;
+    }
+    void give(PhysAddr pa) {
+        if (loan_ != nullptr) {
+            loan_->pages[loan_->count++] = pa;
+        } else if (!atomic_ || !core_.stock.put(core_.platform, pa)) { // what came from the stock has room there
+            core_.platform.give_table(pa);
+        }
+    }
+    /// What a change answers that would have taken `wanted` tables.
+    [[nodiscard]] Error exhausted(unsigned wanted) const {
+        return Error::needing(atomic_ ? reasons::nothing_set_aside : reasons::no_tables, wanted);
+    }
+
+private:
+    Core& core_;
+    TableLoan* loan_;
+    bool atomic_;
+};
+
 /// The tables of one change. Taken with no lock held; what the change didn't use goes back when the reserve goes out of
 /// scope, on success and on error alike (promise P4).
 template <class Core>
 class Reserve {
 public:
-    Reserve(Core& core, bool atomic, TableLoan* loan = nullptr) : core_{core}, loan_{loan}, atomic_{atomic} {}
+    Reserve(Core& core, bool atomic, TableLoan* loan = nullptr) : supply_{core, atomic, loan} {}
     Reserve(const Reserve&) = delete;
     Reserve& operator=(const Reserve&) = delete;
-    ~Reserve() { // an atomic caller's tables came from the stock, so there is room for them
-        for (; count_ != 0; --count_) {
-            const PhysAddr pa = pages_[count_ - 1];
-            if (loan_ != nullptr) {
-                loan_->pages[loan_->count++] = pa;
-            } else if (!atomic_ || !core_.stock.put(core_.platform, pa)) {
-                core_.platform.give_table(pa);
-            }
-        }
+    ~Reserve() {
+        if (count_ != 0) give_back();
     }
 
-    /// Brings the reserve to `wanted` tables, at most `worst_tables`. False if the source (for an atomic caller: the
-    /// stock) is short; what was taken stays until the reserve ends.
-    [[nodiscard]] bool fill(unsigned wanted) {
-        while (count_ < wanted) {
-            PhysAddr pa;
-            if (loan_ != nullptr) {
-                if (loan_->count == 0) return false;
-                pa = loan_->pages[--loan_->count];
-            } else if (!(atomic_ ? core_.stock.take(core_.platform, pa) : core_.platform.take_table(pa, false))) {
-                return false;
-            }
-            pages_[count_++] = pa;
+    /// Brings the reserve to `wanted` tables, at most `worst_tables`. False if the supply is short; what was taken
+    /// stays until the reserve ends.
+    [[nodiscard, gnu::noinline]] bool fill(unsigned wanted) {
+        for (; count_ < wanted; ++count_) {
+            if (!supply_.take(pages_[count_])) return false;
         }
         return true;
     }
+    [[nodiscard]] Error exhausted(unsigned wanted) const { return supply_.exhausted(wanted); }
     [[nodiscard]] unsigned count() const { return count_; }
     [[nodiscard]] PhysAddr operator[](unsigned i) const { return pages_[i]; }
     /// A table for the commit; the plan has made sure that there is one.
@@ -106,9 +128,11 @@ public:
 private:
     static_assert(Core::G::worst_tables <= TableLoan::capacity);
 
-    Core& core_;
-    TableLoan* loan_;
-    bool atomic_;
+    [[gnu::noinline]] void give_back() {
+        while (count_ != 0) supply_.give(use());
+    }
+
+    TableSupply<Core> supply_;
     unsigned count_ = 0;
     PhysAddr pages_[Core::G::worst_tables];
 };

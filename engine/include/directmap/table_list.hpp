@@ -8,8 +8,8 @@
 namespace directmap {
 
 /// As many tables as the parts can use together; what they don't use goes back when the list goes out of scope. They
-/// come from where a change with these options takes its own: the caller's loan, the map's stock (atomic), or the table
-/// source. The list is linked through the tables' first entries, which nobody else reads: nothing points to them yet.
+/// come from where a change with these options takes its own. The list is linked through the tables' first entries,
+/// which nobody else reads: nothing points to them yet.
 template <Format F, class Map>
 class TableList {
 public:
@@ -17,11 +17,11 @@ public:
     using P = typename Map::PlatformType;
 
     TableList(Map& map, P& platform, const ChangeOptions& options)
-        : map_{map}, platform_{platform}, loan_{options.loan}, atomic_{options.atomic} {}
+        : platform_{platform}, supply_{map.supply(options)} {}
     TableList(const TableList&) = delete;
     TableList& operator=(const TableList&) = delete;
     ~TableList() {
-        while (count_ != 0) give(pop());
+        while (count_ != 0) supply_.give(pop());
     }
 
     /// Another part uses up to `most` tables. One that crosses regions has the worst case in hand before it looks.
@@ -38,10 +38,9 @@ public:
     [[nodiscard]] Result<void> take(Usable usable) {
         while (count_ < wanted()) {
             PhysAddr pa;
-            if (!take_one(pa))
-                return Error::needing(atomic_ ? reasons::nothing_set_aside : reasons::no_tables, wanted());
+            if (!supply_.take(pa)) return supply_.exhausted(wanted());
             if (!usable(pa)) {
-                give(pa);
+                supply_.give(pa);
                 return Error{reasons::table_from_range, pa};
             }
             push(pa);
@@ -61,21 +60,6 @@ public:
     }
 
 private:
-    [[nodiscard]] bool take_one(PhysAddr& pa) {
-        if (loan_ == nullptr) return atomic_ ? map_.take_set_aside(pa) : platform_.take_table(pa, false);
-        if (loan_->count == 0) return false;
-        pa = loan_->pages[--loan_->count];
-        return true;
-    }
-    void give(PhysAddr pa) {
-        if (loan_ != nullptr) {
-            loan_->pages[loan_->count++] = pa;
-        } else if (atomic_) {
-            map_.give_set_aside(pa);
-        } else {
-            platform_.give_table(pa);
-        }
-    }
     void push(PhysAddr pa) {
         WriteSection<P> writable{platform_};
         platform_.fill(platform_.table(pa), 0, 1, F::table(first_), 0);
@@ -89,10 +73,8 @@ private:
         return pa;
     }
 
-    Map& map_;
     P& platform_;
-    TableLoan* loan_;
-    bool atomic_;
+    decltype(std::declval<Map&>().supply(default_options)) supply_;
     PhysAddr first_{}; ///< meaningless when the list is empty
     unsigned count_ = 0;
     unsigned wanted_ = 0;

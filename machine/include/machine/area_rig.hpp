@@ -75,8 +75,7 @@ public:
     Result<unsigned> tables_needed(PhysRange range, Change change, const ChangeOptions& options = {}) {
         return rig_->map().tables_needed(range, change, options);
     }
-    bool take_set_aside(PhysAddr& table) { return rig_->map().take_set_aside(table); }
-    void give_set_aside(PhysAddr table) { rig_->map().give_set_aside(table); }
+    auto supply(const ChangeOptions& options) { return rig_->map().supply(options); }
     Result<void> prepare(PhysRange range, ChangeOptions options = {}) { return rig_->prepare(range, options); }
     Result<void> release(PhysRange range) { return rig_->release(range); }
     Result<CollapseProgress> collapse(PhysRange range) { return rig_->collapse(range); }
