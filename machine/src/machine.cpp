@@ -787,7 +787,7 @@ unsigned Machine::begin_change(PhysRange range, Effect effect, bool breaks, cons
     touch_regions(Touched::reference, range.start.value() + config_.offset, range.size, true);
     const unsigned id = next_operation_++;
     operation_ranges_[id] = range;
-    reference_.begin(id, range, std::move(effect), breaks);
+    reference_.begin(id, range, std::move(effect), breaks, !change.empty());
     Event e;
     e.call = "begin";
     e.operation = id;

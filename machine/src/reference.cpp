@@ -70,6 +70,7 @@ void Reference::end(Pages& pages, unsigned id, bool applied) {
     const auto at = std::find(pages.in_flight.begin(), pages.in_flight.end(), id);
     const auto bit = static_cast<unsigned>(at - pages.in_flight.begin());
     pages.in_flight.erase(at);
+    std::erase(pages.beside, id);
     std::erase_if(pages.states, [&](const State& state) { return ((state.applied >> bit & 1) != 0) != applied; });
     const std::uint32_t below = (std::uint32_t{1} << bit) - 1;
     for (State& state : pages.states) state.applied = (state.applied & below) | (state.applied >> 1 & ~below);
@@ -92,8 +93,8 @@ void Reference::merge(PhysRange range) {
     }
 }
 
-void Reference::begin(unsigned id, PhysRange range, Effect effect, bool breaks) {
-    operations_[id] = {range, std::move(effect), breaks};
+void Reference::begin(unsigned id, PhysRange range, Effect effect, bool breaks, bool settles) {
+    operations_[id] = {range, std::move(effect), breaks, settles};
     for_each(range, [&](Pages& pages) {
         pages.in_flight.push_back(id);
         close(pages);
@@ -102,8 +103,15 @@ void Reference::begin(unsigned id, PhysRange range, Effect effect, bool breaks) 
 
 void Reference::succeed(unsigned id, bool deferred) {
     const PhysRange range = operations_.at(id).range;
+    const bool settles = operations_.at(id).settles;
     for_each(range, [&](Pages& pages) {
-        if (deferred) pages.older = pages.allowed;
+        const bool flushed_too_early = std::find(pages.beside.begin(), pages.beside.end(), id) != pages.beside.end();
+        if (deferred) {
+            pages.older = pages.allowed;
+            pages.beside = pages.in_flight;
+        } else if (settles && !flushed_too_early) {
+            pages.older.clear();
+        }
         end(pages, id, true);
         close(pages);
     });

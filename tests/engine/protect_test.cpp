@@ -166,6 +166,65 @@ TEST(Protect, ADeferredFlushKeepsTheWiderPermissionPossibleUntilItCompletes) {
     EXPECT_EQ(rig.check(), "");
 }
 
+TEST(Protect, AChangeThatFindsNothingToDoPaysForWhatAnotherOneOwes) {
+    for (const std::uint64_t size : {4 * kib, 8 * kib, 2 * gib}) { // alone, the general way, and several regions
+        for (const bool prepared : {false, true}) {
+            if (prepared && size > gib) continue;
+            Rig4K rig{four_gib()};
+            const PhysRange range = at(start, size);
+            if (prepared) ASSERT_TRUE(rig.prepare(range)); // a page of its own: the hot path
+            auto owed = rig.protect_deferred(range, read_only);
+            ASSERT_TRUE(owed);
+            ASSERT_TRUE(rig.protect(range, read_only)) << size; // nothing to store, and the same promise
+            EXPECT_EQ(rig.check(), "") << size << (prepared ? " prepared" : "");
+            EXPECT_FALSE(rig.machine().reach(1, range.start, true, false).may_succeed) << size;
+        }
+    }
+}
+
+TEST(Protect, AChangeThatMakesValidPaysForWhatAnotherOneOwes) {
+    for (const std::uint64_t size : {4 * kib, 8 * kib}) {
+        Rig4K rig{four_gib()};
+        const PhysRange range = at(start, size);
+        auto first = rig.protect_deferred(range, read_only);
+        auto second = rig.protect_deferred(range, Change{}.valid(false));
+        ASSERT_TRUE(first && second);
+        // It was writable and still may be cached so; valid and read-only is what everybody has to use now.
+        ASSERT_TRUE(rig.protect(range, Change{}.valid(true)));
+        EXPECT_EQ(rig.check(), "") << size;
+    }
+}
+
+TEST(Protect, AFlushThatHasBeenPaidIsNotPaidAgainForChangesThatFindNothingToDo) {
+    Rig4K rig{four_gib()};
+    EventLog log;
+    ASSERT_TRUE(rig.protect(one_page, read_only)); // splits: larger entries linger, and say the same
+    auto owed = rig.protect_deferred(at(start + 2 * gib, 4 * kib), read_only); // another region's affair
+    ASSERT_TRUE(owed);
+    rig.machine().record_to(log.sink());
+    ASSERT_TRUE(rig.protect(one_page, read_only));
+    EXPECT_EQ(log.count("barrier_complete"), 0U);
+}
+
+TEST(Protect, ADeferredChangeThatFindsNothingToDoTakesOverWhatAnotherOneOwes) {
+    Rig4K rig{four_gib()};
+    auto first = rig.protect_deferred(one_page, read_only);
+    auto second = rig.protect_deferred(one_page, read_only);
+    ASSERT_TRUE(first && second);
+    rig.complete(second.value()); // reports whoever may still use the old permission
+    EXPECT_EQ(rig.check(), "");
+}
+
+TEST(Protect, AFlipThatFindsThePageInvalidPaysForWhatAnotherChangeOwes) {
+    Rig4K rig{four_gib()};
+    ASSERT_TRUE(rig.prepare(one_page));
+    auto owed = rig.protect_deferred(one_page, Change{}.valid(false));
+    ASSERT_TRUE(owed);
+    ASSERT_TRUE(rig.flip(one_page.start, false));
+    EXPECT_EQ(rig.check(), "");
+    EXPECT_FALSE(rig.machine().reach(1, one_page.start, false, false).may_succeed);
+}
+
 TEST(Protect, AFlushThatIsOwedAtTheEndOfItsScopeIsPaidThere) {
     Rig4K rig{four_gib()};
     EventLog log;

@@ -276,8 +276,9 @@ class Checker:
         self.tables.pop(table, None)
 
     def end_of(self, event):
-        start, end, _ = self.operations.pop(event["operation"])
+        start, end, begin = self.operations.pop(event["operation"])
         deferred = event["text"] == "deferred"
+        settles = event["text"] == "done" and begin.get("change")  # also what others have deferred
         for owed in self.owed:
             if owed.start < end and start < owed.end and not owed.deferred:
                 if deferred:
@@ -285,6 +286,9 @@ class Checker:
                 else:
                     self.find(event, "operation %d returns while the change of event %d is not flushed"
                               % (event["operation"], owed.event))
+            elif settles and any(low < end and start < high for low, high in owed.left):
+                self.find(event, "operation %d returns while the deferred change of event %d is not flushed for its pages"
+                          % (event["operation"], owed.event))
         for cpu, tables in self.unpublished.items():
             if cpu == event["cpu"] and any(table in self.live for table in tables):
                 self.find(event, "operation %d returns with stores that are not published" % event["operation"])

@@ -652,12 +652,35 @@ TEST(Record, EveryFaultThatIsPutIntoItIsFound) {
         std::rotate(barrier, flush, flush + 1);
         return true;
     };
+    const auto relied_on = [&](Lines& lines) {
+        // Between a store and its flush the change says that it defers that; another one changes the same pages, finds
+        // nothing to do, and returns. (Then the first one goes on.)
+        const auto mark = std::find_if(lines.begin(), lines.end(), [&](const std::string& line) {
+            return line.find(first_secret) != std::string::npos;
+        });
+        const auto flush =
+            std::find_if(mark, lines.end(), [](const std::string& line) { return is(line, "invalidate"); });
+        auto begin = flush;
+        while (begin != mark && !is(*begin, "begin")) --begin;
+        if (flush == lines.end() || begin == mark) return false;
+        const std::string resumed = *begin;
+        Json first = Json::parse(resumed), second = first;
+        first["call"] = second["call"] = "end";
+        first["text"] = "deferred";
+        second["text"] = "done";
+        second["operation"] = 1'000'000;
+        Json other = Json::parse(resumed);
+        other["operation"] = 1'000'000;
+        lines.insert(flush, {first.dump(), other.dump(), second.dump(), resumed});
+        return true;
+    };
     for (const Fault& fault : std::vector<Fault>{
              {"an invalidation behind the barrier that completes it",
               swapped("invalidate", "barrier_complete", first_secret), "is not flushed"},
              {"an invalidation before the store is published", early, "is not flushed"},
              {"a table linked before its last store is published", swapped("barrier_publish", "store", first_change),
               "is linked while stores"},
+             {"a change that relies on one whose flush is still owed", relied_on, "the deferred change of event"},
              {"a lock that nobody releases", without("release", first_secret), "lock held"},
              {"no invalidation after a tightening", without("invalidate", first_secret), "is not flushed"},
              {"no barrier after an invalidation", without("barrier_complete", first_secret), "is not flushed"},

@@ -35,9 +35,13 @@ template <Format F, Platform P>
         if (holds_tables(core, d))
             return Error{reasons::protected_tables, page}; // built as a page of a zone, not pinned by its owner
         const Descriptor next = valid ? d | F::valid_mask : d.without(F::valid_mask);
-        if (next == d) return {};
-        WriteSection<P> writable{platform};
-        platform.store(table, G::index(G::last_level, va.value()), next);
+        if (next == d) {
+            // Made invalid by a change whose flush is still owed?
+            if (valid || !core.region_of(page).may_be_outdated()) return {};
+        } else {
+            WriteSection<P> writable{platform};
+            platform.store(table, G::index(G::last_level, va.value()), next);
+        }
     }
     platform.barrier_publish();
     if (!valid) {

@@ -42,21 +42,20 @@ protected:
         ++region.counters.stores;
     }
 
-    /// Then flushes if anybody may have cached the old value.
-    [[gnu::always_inline]] void settle(Descriptor value, Descriptor made, bool resized, StaleSet* deferred) {
+    /// Then flushes if anybody may have cached the old `value`, or an older one.
+    [[gnu::always_inline]] void settle(Descriptor value, bool resized, StaleSet* deferred) {
         P& platform = core.platform;
         note_change(core, region);
 
         // An entry that was split may still be cached at its old level, by this change or by one that isn't flushed
-        // yet; and a page that was made invalid as it was before.
+        // yet; and a page as it was before it was made invalid.
         const bool lingers = region.deferred || region.unflushed != 0;
-        const bool dormant = lingers && !(value ^ made).without(F::valid_mask).empty();
-        const bool stale = value.any_of(F::valid_mask) || dormant;
+        const bool stale = value.any_of(F::valid_mask) || region.may_be_outdated();
         const bool any_level = resized || (lingers && !omits(platform, Omission::unhinted_flush));
         const InvalidationScope scope{any_level ? InvalidationScope::any_level : G::last_level, true};
         if (deferred != nullptr) {
             if (stale) deferred->add({core.virt(page), G::page_size, G::page_shift, scope});
-            region.deferred = region.deferred || stale || resized;
+            if (stale || resized) region.defer(stale);
             return;
         }
         if (stale) {
@@ -64,8 +63,8 @@ protected:
             if (core.gate.invalidate_twice()) [[unlikely]]
                 flush(scope);
             ++region.counters.rounds;
-        } else {
-            region.deferred = region.deferred || resized;
+        } else if (resized) {
+            region.defer(false);
         }
         platform.barrier_context();
     }
@@ -113,13 +112,13 @@ public:
         const Descriptor value = platform.load(table, index);
         if ((value & (F::present_mask | F::contiguous_mask)) != F::present_mask) return false;
         const Descriptor made = this->core.format.spell(G::last_level, this->change).apply_to(value);
-        if (made == value) return true;
+        if (made == value) return !this->region.may_be_outdated();
         if (this->is_of_tables(value)) return false;
         {
             WriteSection<P> writable{platform};
             this->store(table, index, made);
         }
-        this->settle(value, made, false, nullptr);
+        this->settle(value, false, nullptr);
         return true;
     }
 };
@@ -150,7 +149,11 @@ public:
                 const bool trusted = found_at != never && omits(platform, Omission::second_plan);
                 if (this->region.counters.stores != found_at && !trusted) {
                     if (!find(found)) return false;
-                    if (!alters(found)) return true;
+                    if (!alters(found)) {
+                        if (this->region.may_be_outdated()) return false;
+                        note_avoided(found);
+                        return true;
+                    }
                     found_at = this->region.counters.stores;
                 }
                 if (this->owes_a_flush_first()) return false;
@@ -168,7 +171,7 @@ public:
                         made = this->core.format.spell(G::last_level, this->change).apply_to(found.value);
                         this->store(found.table, found.index, made);
                     }
-                    this->settle(found.value, made, resizes, options_.deferred);
+                    this->settle(found.value, resizes, options_.deferred);
                     return true;
                 }
             }
@@ -213,15 +216,17 @@ private:
         return options_.owns_tables || !this->is_of_tables(found.value);
     }
 
-    /// Whether the change makes a difference to the leaf; if not, its ends needn't be split.
-    [[nodiscard]] bool alters(const Found& found) {
-        if (this->core.format.spell(found.level, this->change).apply_to(found.value) != found.value) return true;
+    /// Whether the change makes a difference to the leaf.
+    [[nodiscard]] bool alters(const Found& found) const {
+        return this->core.format.spell(found.level, this->change).apply_to(found.value) != found.value;
+    }
+    /// It makes none: ends that would have had to be split needn't be.
+    void note_avoided(const Found& found) {
         const bool grouped = found.value.any_of(F::contiguous_mask);
         const std::uint64_t inside = (grouped ? G::group_bytes(found.level) : G::bytes(found.level)) - 1;
         const std::uint64_t va = this->core.va_of(this->page);
         this->region.counters.splits_avoided +=
             ((va & inside) != 0 ? 1u : 0u) + (((va + G::page_size) & inside) != 0 ? 1u : 0u);
-        return false;
     }
 
     /// Whether a page is one of the tables above its own region.

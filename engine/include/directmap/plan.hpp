@@ -46,7 +46,6 @@ struct Plan {
     bool breaks = false;  ///< valid leaves change what must break before it makes
     bool retypes = false; ///< invalid leaves change what would have to break if they were valid
     bool stale = false;   ///< translations that may be cached change
-    bool dormant = false; ///< invalid leaves change otherwise than by becoming valid
     bool groups = false;  ///< contiguous groups lie inside the range
     bool partial = false; ///< in some run nothing would change
     bool pinned = true;   ///< both ends lie in leaves of fixed size, which nobody splits or merges meanwhile
@@ -118,8 +117,6 @@ private:
                 if (altered.any_of(F::break_mask)) plan_.breaks = true;
                 if (!only_validates && !altered.without(F::software_mask).empty()) plan_.stale = true;
             }
-            if (!summary.all.any_of(F::valid_mask) && !altered.without(F::software_mask | F::valid_mask).empty())
-                plan_.dormant = true;
             if (run.through_range && core_.platform.tables_mapped_here() && !keeps_tables(core_, change_)) {
                 return Error{reasons::own_tables, part_.start};
             }
@@ -184,7 +181,8 @@ private:
     }
 
     /// Whether the entry `index` of `run` straddles `boundary`, an address inside or at the edge of what it maps.
-    void examine_cut(TableCut& cut, const TableRun& run, unsigned index, PhysAddr boundary, DescriptorChange spelled) {
+    [[gnu::noinline]] void examine_cut(TableCut& cut, const TableRun& run, unsigned index, PhysAddr boundary,
+                                       DescriptorChange spelled) {
         const std::uint64_t va = core_.va_of(boundary);
         const Descriptor value = run.count == 1 ? run.value : core_.platform.load(run.table, index);
         const bool inside_entry = (va & (G::bytes(run.level) - 1)) != 0;

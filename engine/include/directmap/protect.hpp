@@ -28,7 +28,7 @@ template <Format F, Platform P>
                          {InvalidationScope::any_level, true}};
     publish(core, region);
     flush_now(core, region, {&all, 1});
-    region.deferred = false;
+    region.note_flushed();
 }
 
 /// Where translations of two sizes may be cached together only if their attributes agree: what an earlier resize or a
@@ -164,29 +164,35 @@ private:
             if (!plan_.cuts()) return;
             WriteSection<P> writable{core.platform};
             this->cut_ends(plan_, Descriptor{});
-            region.deferred = true;
+            region.defer(false);
             if (options_.quiescent) flush_region(core, region, part.start);
             return;
         }
         region.counters.splits_avoided += plan_.avoided;
-        if (plan_.alters) owed = change_leaves();
+        StaleSet& stale = options_.deferred != nullptr ? *options_.deferred : stale_;
+        if (plan_.alters) {
+            owed = change_leaves(stale);
+        } else if (region.may_be_outdated()) {
+            // There is nothing to do, and the caller relies on its being done: others' flushes may still be owed.
+            stale.add({core.virt(part.start), part.size, plan_.stride_shift, {InvalidationScope::any_level, true}});
+            owed = true;
+        }
         if (options_.deferred != nullptr) {
-            region.deferred = region.deferred || owed || plan_.resizes;
+            if (owed || plan_.resizes) region.defer(owed);
         } else if (!one_region_) {
             ++region.unflushed;
         } else if (owed) {
             flush_now(core, region, stale_);
         } else if (plan_.alters) {
-            region.deferred = region.deferred || plan_.resizes; // larger entries may linger, still right
+            if (plan_.resizes) region.defer(false); // larger entries may linger, still right
             core.platform.barrier_context();
         }
     }
 
     /// Returns whether a flush is owed.
-    [[nodiscard, gnu::always_inline]] bool change_leaves() {
+    [[nodiscard, gnu::always_inline]] bool change_leaves(StaleSet& stale) {
         RegionState& region = *here;
         WriteSection<P> writable{core.platform};
-        StaleSet& stale = options_.deferred != nullptr ? *options_.deferred : stale_;
         bool owed = false, marked = false;
         if (plan_.cuts()) {
             marked = this->cut_ends(plan_, F::regroup_mask);
@@ -202,11 +208,11 @@ private:
         if (plan_.resizes || (lingering && !omits(core.platform, Omission::unhinted_flush))) {
             scope.level = InvalidationScope::any_level;
         }
-        const bool owes = plan_.stale || (plan_.dormant && lingering); // what is invalid may be cached as it was
+        const bool owes = plan_.stale || region.may_be_outdated(); // what is invalid may be cached as it was
         StaleRange changed{core.virt(part.start), part.size, plan_.stride_shift, scope};
         // A leaf that was made invalid with the flush deferred may still be cached as it was: then the break is owed
         // still.
-        if (plan_.breaks || (plan_.retypes && (region.unflushed != 0 || region.deferred))) {
+        if (plan_.breaks || (plan_.retypes && region.may_be_outdated())) {
             break_and_make(changed);
         } else {
             change_in_place(marked);

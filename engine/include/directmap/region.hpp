@@ -78,9 +78,25 @@ struct alignas(64) Region {
     std::uint32_t unflushed = 0;   ///< changes committed whose flush has not finished
     std::uint32_t preparing = 0;   ///< `prepare` calls under way: collapse stays out
     bool deferred = false;         ///< a change's flush was deferred, or a split left larger entries behind
+    bool outdated = false;         ///< the former: what was replaced may still be in use
     bool touched = false;          ///< changed since background collapse last looked
     std::uint64_t last_change = 0; ///< Platform::now() at that time
     Counters counters{};
+
+    /// Whether some CPU may still use attributes that a change has replaced. (Also asked without the lock.)
+    [[nodiscard]] bool may_be_outdated() const {
+        return __atomic_load_n(&outdated, __ATOMIC_RELAXED) || __atomic_load_n(&unflushed, __ATOMIC_RELAXED) != 0;
+    }
+    /// A change goes unflushed for now: `replaced` if it concerns attributes, not sizes alone.
+    void defer(bool replaced) {
+        deferred = true;
+        if (replaced) __atomic_store_n(&outdated, true, __ATOMIC_RELAXED);
+    }
+    /// Everything in the region has been flushed, but for changes that are under way.
+    void note_flushed() {
+        deferred = false;
+        __atomic_store_n(&outdated, false, __ATOMIC_RELAXED);
+    }
 };
 
 } // namespace directmap

@@ -79,10 +79,7 @@ public:
     Result<void> prepare(PhysRange range, ChangeOptions options = {}) { return rig_->prepare(range, options); }
     Result<void> release(PhysRange range) { return rig_->release(range); }
     Result<CollapseProgress> collapse(PhysRange range) { return rig_->collapse(range); }
-    Result<void> flip(PhysAddr page, bool valid) {
-        return told({page, G::page_size}, effect_of(Change{}.valid(valid)), "flip",
-                    [&] { return rig_->map().flip(page, valid); });
-    }
+    Result<void> flip(PhysAddr page, bool valid) { return rig_->flip(page, valid); }
     Result<void> add(PhysRange range, Attributes attributes = {}) {
         if (rig_->machine().reference().find(range.start) == nullptr) rig_->machine().reference().map(range, hole());
         const Access access = access_of(attributes);

@@ -107,8 +107,9 @@ public:
     void begin_quiescence();
     void end_quiescence();
 
-    /// The reference learns that an operation begins; returns its name for `end_change`. `change` is for the record:
-    /// the attributes that are changed, as `name=value` words.
+    /// The reference learns that an operation begins; returns its name for `end_change`. `change` are the attributes
+    /// that are changed, as `name=value` words: for the record, and because whoever changes some promises that nobody
+    /// uses older ones afterwards (promise P2), unless the end is `deferred`.
     unsigned begin_change(PhysRange range, Effect effect, bool breaks, const std::string& name,
                           const std::string& change = {});
     enum class Outcome : std::uint8_t { done, deferred, failed };

@@ -36,6 +36,7 @@ public:
         std::vector<State> states;
         std::vector<Access> base;        ///< what the tables may say: the states' attributes
         std::vector<Access> older;       ///< still possible until a deferred flush completes
+        std::vector<unsigned> beside;    ///< of `in_flight`: those that may have flushed before `older` came about
         std::vector<unsigned> in_flight; ///< operations
         std::vector<Access> allowed;     ///< the closure: what hardware may show
     };
@@ -43,9 +44,10 @@ public:
     /// RAM that is mapped from the start. Ranges don't overlap.
     void map(PhysRange range, const Access& access);
 
-    /// Operation `id` starts to change `range`. With `breaks`, the pages may fault meanwhile.
-    void begin(unsigned id, PhysRange range, Effect effect, bool breaks);
-    /// It ended well; with `deferred` what was before stays possible until `flushed`.
+    /// Operation `id` starts to change `range`. With `breaks`, the pages may fault meanwhile. One that `settles` leaves
+    /// nothing older behind when it ends well (promise P2), also not what a deferred change has left before it.
+    void begin(unsigned id, PhysRange range, Effect effect, bool breaks, bool settles);
+    /// It ended well; with `deferred` what was before stays possible until `flushed`, or until a change that settles.
     void succeed(unsigned id, bool deferred);
     /// It failed: nothing may have changed (P4).
     void fail(unsigned id);
@@ -73,6 +75,7 @@ private:
         PhysRange range;
         Effect effect;
         bool breaks = false;
+        bool settles = false;
     };
     using Iterator = std::map<std::uint64_t, Pages>::iterator;
 

@@ -158,6 +158,15 @@ public:
         machine_.end_change(id, r ? Machine::Outcome::done : Machine::Outcome::failed);
         return r;
     }
+    Result<void> flip(PhysAddr page, bool valid) {
+        const Change change = Change{}.valid(valid);
+        // Only of invalid pages it promises that nobody uses them as they were.
+        const unsigned id = machine_.begin_change({page, G::page_size}, effect_of(change), false, "flip",
+                                                  valid ? std::string{} : words_of(change));
+        auto r = map_->flip(page, valid);
+        machine_.end_change(id, r ? Machine::Outcome::done : Machine::Outcome::failed);
+        return r;
+    }
     Result<void> release(PhysRange range) {
         const unsigned id = begin(range, Change{}, "release");
         auto r = map_->release(range);
