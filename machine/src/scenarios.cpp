@@ -35,9 +35,23 @@ RigConfig tiny_map(unsigned cpus, unsigned cpus_outside) {
     return config;
 }
 /// Two regions, tables somewhere else.
-RigConfig two_regions(unsigned cpus = 2, unsigned cpus_outside = 0) {
-    RigConfig config = tiny_map(cpus, cpus_outside);
+RigConfig two_regions() {
+    RigConfig config = tiny_map(2, 0);
     config.ram = {{phys_range(World::base, World::base + 2 * World::region_size), {}}};
+    return config;
+}
+RigConfig with_hole(RigConfig config, PhysRange range) {
+    config.zones = {{.range = range, .kind = ZoneKind::excluded}};
+    return config;
+}
+/// Two blocks: a repaint takes two tables.
+RigConfig two_blocks(unsigned cpus, unsigned cpus_outside) {
+    return with_hole(tiny_map(cpus, cpus_outside), World::pages(16, 48));
+}
+/// Two blocks on each side of the line between two regions.
+RigConfig four_blocks_in_two_regions(unsigned cpus, unsigned cpus_outside) {
+    RigConfig config = tiny_map(cpus, cpus_outside);
+    config.ram = {{World::pages(48, 32), {}}};
     return config;
 }
 RigConfig with_policy(RigConfig config, CollapsePolicy policy) {
@@ -64,8 +78,10 @@ void split_and_restore(World& w) {
 /// The races that the reference kernel runs too.
 void add_races(std::vector<Scenario>& all) {
     races::for_each<World>([&all](const races::Race<World>& race) {
-        Scenario scenario{
-            .name = race.name, .what = race.what, .config = small_map(race.cpus), .prepare = race.prepare};
+        Scenario scenario{.name = race.name,
+                          .what = race.what,
+                          .config = race.repaints ? tiny_map(race.cpus, 0) : small_map(race.cpus),
+                          .prepare = race.prepare};
         for (const races::Agent<World>& agent : race.agents) {
             if (agent.run != nullptr) scenario.agents.push_back({agent.cpu, agent.what, agent.run});
         }
@@ -252,8 +268,9 @@ void add_shortages(std::vector<Scenario>& all) {
 /// Once a CPU that doesn't tolerate resizing is inside, everything is by pages: every change works.
 void changes_without_resizing(World& w) {
     w.leave_tables(0);
-    if (w.rig.map().gate_mode() == Gate::Mode::closed) {
-        for (const unsigned page : {1u, 9u, 41u}) w.protect(w.pages(page), executable);
+    if (w.rig.map().gate_mode() != Gate::Mode::closed) return;
+    for (const unsigned page : {1u, 9u, 41u, 66u}) {
+        if (w.rig.machine().reference().find(w.pages(page).start) != nullptr) w.protect(w.pages(page), executable);
     }
 }
 
@@ -313,8 +330,8 @@ void add_gates(std::vector<Scenario>& all) {
     all.push_back(
         {.name = "gate-two-admissions",
          .what = "two CPUs admit a newcomer each, while neither newcomer tolerates resizing and tables are few",
-         .config = tiny_map(4, 2),
-         .prepare = [](World& w) { w.leave_tables(8 + 2 * w.choose("tables", 6)); },
+         .config = two_blocks(4, 2),
+         .prepare = [](World& w) { w.leave_tables(w.choose("tables", 5)); },
          .agents = {{0, "admits CPU 2",
                      [](World& w) { w.admit(2, intolerant, AdmissionPolicy::repaint, {ErrorCode::no_tables}); }},
                     {1, "admits CPU 3, then collapses",
@@ -328,8 +345,8 @@ void add_gates(std::vector<Scenario>& all) {
     all.push_back(
         {.name = "gate-failed-admission",
          .what = "one of two admissions runs out of tables while the other one repaints and a third CPU collapses",
-         .config = tiny_map(5, 2),
-         .prepare = [](World& w) { w.leave_tables(10); },
+         .config = two_blocks(5, 2),
+         .prepare = [](World& w) { w.leave_tables(2); },
          .agents = {{0, "admits CPU 3",
                      [](World& w) { w.admit(3, intolerant, AdmissionPolicy::repaint, {ErrorCode::no_tables}); }},
                     {1, "admits CPU 4",
@@ -355,6 +372,19 @@ void add_gates(std::vector<Scenario>& all) {
                    .hidden_state = true,
                    .heals = false});
     all.push_back(
+        {.name = "gate-add-admission",
+         .what = "one CPU adds a bank and changes a page of it while a CPU that doesn't tolerate resizing is admitted",
+         .config = with_hole(tiny_map(3, 1), World::pages(32, 32)),
+         .prepare = [](World& w) { w.expect_bank(w.pages(32, 32)); },
+         .agents = {{0, "adds pages 32-63, then makes page 40 read-only",
+                     [](World& w) {
+                         w.add(World::pages(32, 32));
+                         w.protect(w.pages(40), read_only, {}, {ErrorCode::unsupported});
+                     }},
+                    {1, "admits CPU 2, which doesn't tolerate resizing", [](World& w) { w.admit(2, intolerant); }}},
+         .hidden_state = true,
+         .heals = false});
+    all.push_back(
         {.name = "gate-refuse",
          .what = "the policy is to refuse: a newcomer stays outside, and the map goes on as if nothing had been",
          .config = tiny_map(3, 1),
@@ -370,7 +400,7 @@ void add_gates(std::vector<Scenario>& all) {
     all.push_back(
         {.name = "gate-capability-lost",
          .what = "a change of two regions has found the gate open, and a CPU that doesn't tolerate resizing comes",
-         .config = two_regions(3, 1),
+         .config = four_blocks_in_two_regions(3, 1),
          .agents = {{0, "makes pages 60-69 read-only", [](World& w) { w.protect(w.pages(60, 10), read_only); }},
                     {1, "admits CPU 2, which doesn't tolerate resizing", [](World& w) { w.admit(2, intolerant); }}},
          .finish = changes_without_resizing,
@@ -379,7 +409,7 @@ void add_gates(std::vector<Scenario>& all) {
     all.push_back(
         {.name = "gate-newcomer-walks",
          .what = "the newcomer that doesn't tolerate resizing walks at once, while a change from before still runs",
-         .config = tiny_map(3, 1),
+         .config = two_blocks(3, 1),
          .agents = {{0, "makes page 5 read-only, collapses",
                      [](World& w) {
                          w.protect(w.pages(5), read_only);
@@ -514,7 +544,8 @@ const std::vector<SeededFault>& seeded_faults() {
          Omission::nothing, Outside::neighbours_lock},
         {"trust-old-plan", "after the reserve was filled, the plan from before is committed without a second look",
          "split-split-same-leaf", Omission::second_plan},
-        {"trust-old-leaf", "pages built without the lock are linked although the leaf has changed meanwhile",
+        {"trust-old-leaf",
+         "a leaf is split as it was seen before a table was asked for, although it has changed meanwhile",
          "repaint-protect-leaf", Omission::second_look},
         {"free-before-grace", "an unlinked table is reused while walkers may still read it", "collapse-translate",
          Omission::nothing, Outside::no_grace},
@@ -535,8 +566,8 @@ const std::vector<SeededFault>& seeded_faults() {
          Omission::prepare_check},
         {"admit-unchecked", "a CPU is admitted without a look at what it tolerates", "gate-split-admission",
          Omission::admission_check},
-        {"admit-without-wait", "the map is repainted while a collapse that saw the gate open still runs",
-         "gate-collapse-admission", Omission::admission_wait},
+        {"admit-without-wait", "a CPU enters while a change that saw the gate open still splits", "gate-add-admission",
+         Omission::admission_wait},
         {"admit-reopens", "an admission that fails opens the gate although another one is repainting",
          "gate-failed-admission", Omission::repaint_count},
     };

@@ -427,7 +427,7 @@ Result<void> DirectMap<F, P>::admit(CpuCapabilities cpu, AdmissionPolicy policy)
     if (!decided) return decided.error();
     if (!decided.value()) return {};
 
-    pass_through_regions(); // nothing merges behind the repaint from here on
+    // It takes every region's lock: what saw the gate open is finished before it looks, and nothing merges behind it.
     if (cpu.no_contiguous) gate.forbid_contiguous();
     auto repainted = repaint_all(core_, {});
     if (repainted && cpu.no_contiguous && has_groups()) repainted = Error{reasons::fixed_groups, PhysAddr{}};
@@ -444,7 +444,8 @@ Result<void> DirectMap<F, P>::admit(CpuCapabilities cpu, AdmissionPolicy policy)
     }
     platform.release(core_.admission_lock);
     if (!repainted) return repainted;
-    // Nothing is being split when the newcomer enters, nor does a larger entry linger where it isn't tolerated.
+    // Nothing is being split when the newcomer enters (a bank may have been added behind the repaint), nor does a
+    // larger entry linger where it isn't tolerated.
     pass_through_regions();
     const StaleRange everything{
         core_.virt(core_.span.start), core_.span.size, G::page_shift, {InvalidationScope::any_level, false}};

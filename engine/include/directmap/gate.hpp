@@ -22,9 +22,9 @@ enum class AdmissionPolicy : std::uint8_t {
 };
 
 /// The gate's state. It is read under a region's lock before anything is resized there, and changed by storing the new
-/// mode and then passing once through every region's lock. So a resize that saw the old mode has finished when the
-/// change of mode returns, and none that starts later sees it: deciding and resizing exclude each other without a
-/// counter that all CPUs would share.
+/// mode and then passing once through every region's lock (as a repaint does anyway). So a resize that saw the old mode
+/// has finished when the change of mode returns, and none that starts later sees it: deciding and resizing exclude each
+/// other without a counter that all CPUs would share.
 class Gate {
 public:
     enum class Mode : std::uint8_t {

@@ -13,7 +13,7 @@ namespace directmap {
 enum class Omission : std::uint8_t {
     nothing,
     second_plan,      ///< after the reserve was filled, to plan again what another CPU has changed meanwhile
-    second_look,      ///< to look at a leaf again under the lock before the pages that were built for it are linked
+    second_look,      ///< to look at a leaf again under the lock once there is a table for its pages
     unhinted_flush,   ///< to invalidate without a level hint while larger entries may linger
     lingering_note,   ///< to note that a repaint leaves larger entries behind
     flush_to_merge,   ///< to flush what was left unflushed before a collapse

@@ -12,34 +12,6 @@ namespace directmap {
 
 namespace detail {
 
-/// A table, and all tables below it, that say the same as one leaf, by pages. Built with no lock held and nothing
-/// pointing to it. False if the table source ran out; then nothing is left behind. Tables are writable while they are
-/// filled, not while the source, which may sleep, is asked for the next one.
-template <Format F, Platform P>
-[[nodiscard, gnu::noinline]] bool build_pages(Core<F, P>& core, int level, Descriptor leaf, PhysAddr& pa) {
-    using G = typename F::geometry;
-    P& platform = core.platform;
-    if (!platform.take_table(pa, false)) return false;
-    const int child_level = level + 1;
-    const bool pages = child_level == G::last_level;
-    const auto table = platform.table(pa);
-    const Descriptor child = F::child_of(level, leaf);
-    {
-        WriteSection<P> writable{platform};
-        platform.fill(table, 0, G::table_entries, pages ? child : Descriptor{}, pages ? G::page_size : 0);
-    }
-    for (unsigned i = 0; !pages && i < G::table_entries; ++i) {
-        PhysAddr below;
-        if (!build_pages(core, child_level, child.advanced(i * G::bytes(child_level)), below)) {
-            free_subtree(core, pa, child_level);
-            return false;
-        }
-        WriteSection<P> writable{platform};
-        platform.fill(table, i, 1, F::table(below), 0);
-    }
-    return true;
-}
-
 /// Tables in a subtree below a leaf of `level`.
 template <class G>
 [[nodiscard]] constexpr unsigned tables_to_pages(int level) {
@@ -49,162 +21,127 @@ template <class G>
 /// What to do about fixed leaves: repaint leaves them alone, prepare refuses.
 enum class Obstacle : std::uint8_t { skip, refuse };
 
-/// Leaves that fill more than a page become pages. Holes are passed over.
+/// Leaves of one region that fill more than a page become pages, level by level. Holes are passed over. The lock is
+/// held for one leaf at a time, or for the entries of one last-level table.
 template <Format F, Platform P>
 class ToPages {
 public:
     using G = typename F::geometry;
     using CoreType = Core<F, P>;
-    using RegionState = typename CoreType::RegionState;
-    using TableRun = Run<typename P::Table>;
 
-    ToPages(CoreType& core, const ChangeOptions& options, Obstacle obstacle)
-        : core_{core}, options_{options}, obstacle_{obstacle} {}
+    ToPages(CoreType& core, PhysRange part, const ChangeOptions& options, Obstacle obstacle)
+        : core_{core}, region_{core.region_of(part.start)}, pa_{part.start}, end_{part.end()}, options_{options},
+          obstacle_{obstacle}, reserve_{core, false} {}
 
-    /// One region's part. Errors: unsupported (a fixed leaf, if refusing; the gate), no_tables, busy. What was split
-    /// before an error stays split: no attribute has changed.
-    [[nodiscard, gnu::noinline]] Result<void> run(PhysRange part) {
+    /// Errors: unsupported (a fixed leaf, if refusing; the gate), no_tables, busy. What was split before an error stays
+    /// split: no attribute has changed.
+    [[nodiscard]] Result<void> run() {
         Result<void> result;
-        for (PhysAddr pa = part.start; result && pa < part.end();) {
-            Leaves seen;
-            {
-                // All that is read without the lock is read here: afterwards a collapse may take the table away.
-                WalkerSection<P> walker{core_.platform};
-                look(pa, part.end(), seen);
-            }
-            if (seen.run.level == G::last_level) {
-                result = open_groups(part, pa);
-                pa = run_end<F>(seen.run, part.end());
-            } else if (seen.count != 0) {
-                result = split(seen, part.end(), pa);
-            } else if (obstacle_ == Obstacle::refuse && F::is_leaf(seen.run.level, seen.run.value)) {
-                result = Error{reasons::fixed_leaf, pa};
-            } else {
-                pass(seen, 1, part.end(), pa);
-            }
+        while (result && pa_ < end_) {
+            result = step();
+            // The table source may sleep: it is asked with no lock held.
+            if (result && wants_table_ && !reserve_.fill(1))
+                result = Error::needing(reasons::no_tables, tables_to_pages<G>(run_.level));
+        }
+        if (options_.quiescent) {
+            RegionGuard<F, P> guard{core_, region_};
+            if (region_.deferred) flush_region(core_, region_, end_ - 1);
         }
         return result;
     }
 
 private:
-    /// Neighbouring leaves that may be split, as they were seen.
-    struct Leaves {
-        static constexpr unsigned most = 4; ///< share the barriers of one commit
-        TableRun run;
-        Descriptor values[most]; ///< not contiguous
-        unsigned count = 0;
-    };
-
-    void look(PhysAddr pa, PhysAddr end, Leaves& seen) {
-        seen.run = find_run(core_, pa, end);
-        const unsigned most = seen.run.level == G::last_level - 1 ? Leaves::most : 1;
-        for (; seen.count < most && seen.count < seen.run.count; ++seen.count) {
-            // (What the run says of its first entry counts: another CPU may have put a table there since.)
-            const Descriptor d =
-                seen.count == 0 ? seen.run.value : core_.platform.load(seen.run.table, seen.run.first + seen.count);
-            if (!F::is_leaf(seen.run.level, d) || d.any_of(F::fixed_mask)) break;
-            seen.values[seen.count] = d.without(F::contiguous_mask);
+    /// Goes on behind what needs nothing (more), or asks for a table.
+    [[nodiscard, gnu::noinline]] Result<void> step() {
+        RegionGuard<F, P> guard{core_, region_};
+        if (!wants_table_ || !omits(core_.platform, Omission::second_look)) {
+            // One table's worth at most: a run ends with its table, but finding the end of a long one takes its time.
+            constexpr int level = G::last_level - 1;
+            const PhysAddr next = core_.entry_start(pa_, G::shift(level)) + G::bytes(level);
+            run_ = find_run(core_, pa_, next - pa_ < end_ - pa_ ? next : end_);
         }
+        wants_table_ = false;
+        if (run_.level == G::last_level) {
+            if (auto r = open_groups(); !r) return r;
+        } else if (F::is_leaf(run_.level, run_.value)) {
+            if (!run_.value.any_of(F::fixed_mask)) {
+                if (auto r = check(); !r) return r;
+                wants_table_ = reserve_.count() == 0;
+                if (!wants_table_) split();
+                return {};
+            }
+            if (obstacle_ == Obstacle::refuse) return Error{reasons::fixed_leaf, pa_};
+        }
+        pa_ = run_end<F>(run_, end_);
+        return {};
     }
 
-    /// Moves `pa` behind the first `count` entries.
-    static void pass(const Leaves& seen, unsigned count, PhysAddr end, PhysAddr& pa) {
-        const PhysAddr next = seen.run.start + count * G::bytes(seen.run.level);
-        pa = next - pa < end - pa ? next : end;
-    }
+    [[nodiscard]] Result<void> check() const { return options_.quiescent ? Result<void>{} : check_gate(core_, pa_); }
 
-    [[nodiscard]] Result<void> check(PhysAddr where) const {
-        return options_.quiescent ? Result<void>{} : check_gate(core_, where);
-    }
-
-    /// Moves `pa` behind those that were split: none, if somebody else has changed them meanwhile.
-    [[nodiscard, gnu::noinline]] Result<void> split(const Leaves& seen, PhysAddr end, PhysAddr& pa) {
-        const int level = seen.run.level;
-        PhysAddr tables[Leaves::most];
-        unsigned built = 0, linked = 0;
-        while (built < seen.count && build_pages(core_, level, seen.values[built], tables[built])) ++built;
-        if (built == 0) return Error::needing(reasons::no_tables, tables_to_pages<G>(level));
-        RegionState& region = core_.region_of(pa);
-        core_.platform.acquire(region.lock);
-        const Result<void> result = check(pa);
-        if (result) linked = link(region, seen, tables, built);
-        core_.platform.release(region.lock);
-        if (linked != 0) pass(seen, linked, end, pa);
-        for (; linked != built; ++linked) free_subtree(core_, tables[linked], level + 1);
-        return result;
-    }
-
-    /// Under the lock: as many of the leaves as still are what was seen are replaced.
-    [[nodiscard]] unsigned link(RegionState& region, const Leaves& seen, const PhysAddr* tables, unsigned built) {
+    /// The run's one leaf becomes a table.
+    void split() {
         P& platform = core_.platform;
-        const int level = seen.run.level;
-        const auto now = find_run(core_, seen.run.start, seen.run.start + built * G::bytes(level));
-        if (now.level != level) return 0;
+        const int level = run_.level;
         WriteSection<P> writable{platform};
-        unsigned n = 0;
-        for (; n < built && n < now.count; ++n) {
-            const Descriptor d = platform.load(now.table, now.first + n);
-            if (d.without(F::contiguous_mask) != seen.values[n] && !omits(platform, Omission::second_look)) break;
-            if (d.any_of(F::contiguous_mask)) set_group(core_, region, now.table, level, now.first + n, false);
-        }
-        if (n == 0) return 0;
-        flush_before_change(core_, region, seen.run.start);
-        publish(core_, region); // every new table, and every opened group, before the first link
-        for (unsigned i = 0; i < n; ++i) platform.store(now.table, now.first + i, F::table(tables[i]));
-        leave_behind(region, seen.run.start);
-        const unsigned made = n * tables_to_pages<G>(level);
-        count_leaves<G>(region, level, false, -static_cast<std::int64_t>(n));
-        count_leaves<G>(region, G::last_level, false,
-                        std::int64_t{n} << (G::index_bits * static_cast<unsigned>(G::last_level - level)));
-        region.counters.stores += n;
-        region.counters.splits += made;
-        region.counters.tables_taken += made;
-        region.counters.filled += made * G::table_entries;
-        return n;
+        // Resizing upon resizing owes nothing in between, as long as attributes agree.
+        if (F::flush_owed_after_resize && region_.may_be_outdated()) flush_region(core_, region_, pa_);
+        if (run_.value.any_of(F::contiguous_mask)) set_group(core_, region_, run_.table, level, run_.first, false);
+        const PhysAddr table = reserve_.use();
+        platform.fill(platform.table(table), 0, G::table_entries,
+                      F::child_of(level, run_.value.without(F::contiguous_mask)), G::bytes(level + 1));
+        publish(core_, region_); // the table and the opened group, before the link
+        platform.store(run_.table, run_.first, F::table(table));
+        leave_behind();
+        count_leaves<G>(region_, level, false, -1);
+        count_leaves<G>(region_, level + 1, false, G::table_entries);
+        ++region_.counters.stores;
+        ++region_.counters.splits;
+        ++region_.counters.tables_taken;
+        region_.counters.filled += G::table_entries;
+        if (level + 1 == G::last_level) pa_ = run_end<F>(run_, end_);
     }
 
-    /// The groups of last-level entries that overlap the run around `pa`.
-    [[nodiscard, gnu::noinline]] Result<void> open_groups(PhysRange part, PhysAddr pa) {
+    /// The groups of last-level entries that overlap the run.
+    [[nodiscard]] Result<void> open_groups() {
         if constexpr (!G::has_groups(G::last_level)) return {};
-        RegionState& region = core_.region_of(pa);
-        RegionGuard<F, P> guard{core_, region};
-        const auto run = find_run(core_, pa, part.end());
-        if (run.level != G::last_level) return {}; // collapsed meanwhile; a fixed page can't be, others come again
-        const unsigned group = G::group_entries(run.level);
+        const unsigned group = G::group_entries(G::last_level);
         bool opened = false;
         Result<void> result;
         WriteSection<P> writable{core_.platform};
-        for (unsigned i = run.first & ~(group - 1); result && i < run.first + run.count; i += group) {
-            const Descriptor d = core_.platform.load(run.table, i);
+        for (unsigned i = run_.first & ~(group - 1); result && i < run_.first + run_.count; i += group) {
+            const Descriptor d = core_.platform.load(run_.table, i);
             if (!d.any_of(F::contiguous_mask)) continue;
             if (d.any_of(F::fixed_mask)) {
-                if (obstacle_ == Obstacle::refuse) result = Error{reasons::fixed_leaf, pa};
+                if (obstacle_ == Obstacle::refuse) result = Error{reasons::fixed_leaf, pa_};
                 continue;
             }
-            result = check(pa);
+            result = check();
             if (!result) break;
-            set_group(core_, region, run.table, run.level, i, false);
+            set_group(core_, region_, run_.table, run_.level, i, false);
             opened = true;
         }
-        if (opened) leave_behind(region, pa); // also what an error left opened: the next change of a page relies on it
+        if (opened) leave_behind(); // also what an error left opened: the next change of a page relies on it
         return result;
     }
 
-    /// Publishes what became smaller. Larger entries may linger in TLBs: right while everyone tolerates it, flushed
-    /// where nobody must.
-    void leave_behind(RegionState& region, PhysAddr inside) {
-        publish(core_, region);
+    /// Publishes what became smaller. Larger entries may linger in TLBs: right while everyone tolerates it, flushed at
+    /// the end where nobody must.
+    void leave_behind() {
+        publish(core_, region_);
         core_.platform.barrier_context();
-        if (!omits(core_.platform, Omission::lingering_note)) {
-            region.deferred = true;
-            if (options_.quiescent) flush_region(core_, region, inside);
-        }
-        note_change(core_, region);
+        if (!omits(core_.platform, Omission::lingering_note)) region_.defer(false);
+        note_change(core_, region_);
     }
 
     CoreType& core_;
+    typename CoreType::RegionState& region_;
+    PhysAddr pa_; ///< everything before it is done
+    PhysAddr end_;
     const ChangeOptions& options_;
     Obstacle obstacle_;
+    typename CoreType::TableReserve reserve_;
+    Run<typename P::Table> run_; ///< at `pa_`
+    bool wants_table_ = false;   ///< for the run's leaf
 };
 
 /// Errors: see ToPages::run.
@@ -214,7 +151,7 @@ template <Format F, Platform P>
     Result<void> result;
     for (PhysAddr pa = range.start; result && pa < range.end();) {
         const PhysAddr end = core.region_end(pa, range.end());
-        result = ToPages<F, P>{core, options, obstacle}.run({pa, end - pa});
+        result = ToPages<F, P>{core, {pa, end - pa}, options, obstacle}.run();
         pa = end;
     }
     return result;

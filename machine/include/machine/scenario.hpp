@@ -133,6 +133,9 @@ public:
     bool prepare(PhysRange range, std::initializer_list<ErrorCode> or_fails = {});
     bool release(PhysRange range);
     bool repaint(std::initializer_list<ErrorCode> or_fails = {});
+    /// Adds a bank of memory where the map has a hole, which the machine was told of before the race.
+    bool add(PhysRange range);
+    void expect_bank(PhysRange range) { rig.machine().reference().map(range, hole()); }
     void background_step() { (void)rig.background_step(~std::uint64_t{0}); }
     /// The table source will hand out this many more.
     void leave_tables(std::uint64_t count) { rig.machine().tables_left = count; }
