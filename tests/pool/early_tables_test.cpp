@@ -1,5 +1,6 @@
 // Tables before any allocator: none is forgotten, and all are protected and come back in the end.
 #include <set>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -40,6 +41,35 @@ TEST(EarlyTables, AreRecordedHoweverManyRangesTheyComeFrom) {
     EXPECT_TRUE(back.empty());
     source.retire();
     EXPECT_FALSE(source.take(pa));
+}
+
+TEST(EarlyTables, AreWrittenInsideAWriteSectionAlsoWhenTheyComeBack) {
+    class SectionWatcher : public UnwatchedPages {
+    public:
+        using UnwatchedPages::UnwatchedPages;
+
+        bool begin_table_writes() { return std::exchange(open_, true); }
+        void end_table_writes(bool was_open) { open_ = was_open; }
+        void fill(Table t, unsigned first, unsigned count, Descriptor value, std::uint64_t step) {
+            EXPECT_TRUE(open_) << "the page may be a table with its key already";
+            UnwatchedPages::fill(t, first, count, value, step);
+        }
+
+    private:
+        bool open_ = false;
+    };
+    Machine machine{[] {
+        MachineConfig config;
+        config.regime = regime_of<Toy>();
+        return config;
+    }()};
+    SectionWatcher pages{machine};
+    const PhysRange memory{PhysAddr{0x100000}, 2 * page};
+    EarlyTableSource<SectionWatcher> source{pages, {&memory, 1}, page};
+    PhysAddr pa;
+    ASSERT_TRUE(source.take(pa));
+    source.give(pa);
+    EXPECT_FALSE(pages.begin_table_writes()) << "and the section ends there";
 }
 
 TEST(EarlyTables, LeaveNothingBehindWhereverTheyRunOut) {

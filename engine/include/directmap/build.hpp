@@ -200,7 +200,9 @@ template <Format F, Platform P>
     for (Segment segment; cursor.next(segment);) builder.map(segment);
     if (builder.exhausted()) {
         builder.free();
-        for (auto& region : core.regions) region = {};
+        for (auto& region : core.regions) {
+            for (std::uint32_t& leaves : region.leaves) leaves = 0;
+        }
         return Error::needing(reasons::no_tables, builder.tables());
     }
     detail::note_region_tables(core);

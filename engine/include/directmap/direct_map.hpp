@@ -191,7 +191,7 @@ public:
         if (auto r = check(range, Change{}); !r) return r;
         return prepare_range(core_, range, options);
     }
-    /// Ends a `prepare`.
+    /// Ends a `prepare`. (The pages of a zone are pinned the same way: released, they may be collapsed too.)
     [[nodiscard]] Result<void> release(PhysRange range) {
         if (auto r = check(range, Change{}); !r) return r;
         if (auto r = release_range(core_, range); !r) return r;

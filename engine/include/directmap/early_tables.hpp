@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "directmap/core.hpp"
 #include "directmap/descriptor.hpp"
 #include "directmap/platform.hpp"
 #include "directmap/span.hpp"
@@ -40,6 +41,7 @@ public:
     }
     /// `pa` came from `take` and nothing reaches it any more.
     void give(PhysAddr pa) {
+        WriteSection<P> writable{platform_}; // it may carry the table key already
         platform_.fill(platform_.table(pa), 0, 1, Descriptor::from_bits(first_returned_.value()), 0);
         first_returned_ = pa;
         ++returned_;
