@@ -203,7 +203,7 @@ private:
         return false;
     }
 
-    void close_all_groups(Table table, int level, unsigned first, unsigned count, PhysAddr base) {
+    [[gnu::noinline]] void close_all_groups(Table table, int level, unsigned first, unsigned count, PhysAddr base) {
         complete_groups(table, level, first, count, base);
         if (unlinked_) publish(core_, region_); // a group bit must not cover an entry that still is a table somewhere
         close_groups(table, level, first, count, base);
@@ -230,7 +230,7 @@ private:
             if (partly) complete_group(table, level, first + i, start);
         }
     }
-    void complete_group(Table table, int level, unsigned first, PhysAddr start) {
+    [[gnu::noinline]] void complete_group(Table table, int level, unsigned first, PhysAddr start) {
         P& platform = core_.platform;
         const unsigned group = G::group_entries(level);
         const std::uint64_t size = G::bytes(level);
@@ -279,7 +279,7 @@ private:
         stale_.add({core_.virt(start), G::bytes(level), G::page_shift, {InvalidationScope::any_level, false}});
     }
 
-    void close_groups(Table table, int level, unsigned first, unsigned count, PhysAddr base) {
+    [[gnu::noinline]] void close_groups(Table table, int level, unsigned first, unsigned count, PhysAddr base) {
         if (!core_.groups_allowed(level)) return;
         const unsigned group = G::group_entries(level);
         const std::uint64_t size = G::bytes(level);

@@ -364,7 +364,7 @@ private:
         return false;
     }
 
-    [[nodiscard]] Result<void> check(PhysRange range, Change change) const {
+    [[nodiscard, gnu::noinline]] Result<void> check(PhysRange range, Change change) const {
         if (((range.start.value() | range.size) & (G::page_size - 1)) != 0)
             return Error{reasons::misaligned_range, range.start};
         if (range.size == 0) return Error{reasons::empty_range, range.start};

@@ -61,7 +61,7 @@ public:
     }
 
     /// False at the end.
-    [[nodiscard, gnu::noinline]] constexpr bool next(Segment& segment) {
+    [[nodiscard]] constexpr bool next(Segment& segment) {
         if (!has_next_) return false;
         segment = next_;
         while ((has_next_ = step(next_)) && next_.range.start == segment.range.end() &&
@@ -72,7 +72,7 @@ public:
     }
 
 private:
-    constexpr bool step(Segment& segment) {
+    [[gnu::noinline]] constexpr bool step(Segment& segment) {
         while (ram_ < layout_.ram.size()) {
             const RamRange& ram = layout_.ram[ram_];
             if (position_ < ram.range.start) position_ = ram.range.start;
