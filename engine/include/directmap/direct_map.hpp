@@ -147,7 +147,8 @@ public:
     }
 
     /// The same, with the flush still owed: older attributes may be used until it is complete. What must break before
-    /// it makes is flushed at once all the same.
+    /// it makes is flushed at once all the same. Until its region is next flushed as a whole (a collapse does), changes
+    /// there that would owe nothing, since they find nothing to do or make pages valid, flush their range too.
     [[nodiscard]] Result<DeferredFlush> protect_deferred(PhysRange range, Change change, ChangeOptions options = {}) {
         Result<DeferredFlush> result{InPlace{}}; // too large to be moved
         options.deferred = &result.value().stale_;

@@ -180,7 +180,7 @@ private:
         if (options_.deferred != nullptr) {
             if (owed || plan_.resizes) region.defer(owed);
         } else if (!one_region_) {
-            ++region.unflushed;
+            region.begin_flush();
         } else if (owed) {
             flush_now(core, region, stale_);
         } else if (plan_.alters) {
@@ -353,7 +353,7 @@ private:
         for (PhysAddr pa = start; pa < end; pa = core.region_end(pa, end)) {
             RegionState& region = core.region_of(pa);
             RegionGuard<F, P> guard{core, region};
-            --region.unflushed;
+            region.end_flush();
             if (pa == start) region.counters.add(cost);
         }
     }

@@ -83,7 +83,7 @@ struct alignas(64) Region {
     std::uint64_t last_change = 0; ///< Platform::now() at that time
     Counters counters{};
 
-    /// Whether some CPU may still use attributes that a change has replaced. (Also asked without the lock.)
+    /// Whether some CPU may still use attributes that a change has replaced. (`flip` asks without the lock.)
     [[nodiscard]] bool may_be_outdated() const {
         return __atomic_load_n(&outdated, __ATOMIC_RELAXED) || __atomic_load_n(&unflushed, __ATOMIC_RELAXED) != 0;
     }
@@ -92,6 +92,9 @@ struct alignas(64) Region {
         deferred = true;
         if (replaced) __atomic_store_n(&outdated, true, __ATOMIC_RELAXED);
     }
+    /// A change is committed whose flush follows, or that flush has finished.
+    void begin_flush() { __atomic_store_n(&unflushed, unflushed + 1, __ATOMIC_RELAXED); }
+    void end_flush() { __atomic_store_n(&unflushed, unflushed - 1, __ATOMIC_RELAXED); }
     /// Everything in the region has been flushed, but for changes that are under way.
     void note_flushed() {
         deferred = false;
