@@ -155,6 +155,14 @@ void visit_changes(Visit& visit) {
                            w.collapse(w.region(0));
                            w.protect(w.pages(61), read_only);
                        }}}});
+    visit(
+        {.name = "regions-nothing-to-do",
+         .what = "one CPU changes a range of two regions, another one finds its page changed already and relies on it",
+         .agents = {{0, "makes pages 62-65 read-only", [](World& w) { w.protect(w.pages(62, 4), read_only); }},
+                    {1, "makes page 63 read-only, then can't write to it", [](World& w) {
+                         w.protect(w.pages(63), read_only);
+                         w.access(w.pages(63).start, true, true);
+                     }}}});
     visit({.name = "split-lingers-tighten",
            .what = "a page changes while the larger leaf that it was split from may still be cached",
            .agents = {{0, "prepares pages 0-7",
