@@ -132,7 +132,7 @@ private:
         while (count_ != 0) supply_.give(use());
     }
 
-    TableSupply<Core> supply_;
+    [[no_unique_address]] TableSupply<Core> supply_; // (the count fills its last word)
     unsigned count_ = 0;
     PhysAddr pages_[Core::G::worst_tables];
 };
