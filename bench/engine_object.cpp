@@ -76,7 +76,53 @@ using KernelMap = DirectMap<arm64::Format4K48, KernelPlatform>;
 
 } // namespace directmap::bench
 
+#ifdef PARTS // what a kernel links that calls only so much: each part with those before it
+
+namespace directmap::bench {
+
+Result<void> build(KernelMap& map, const Layout& layout) {
+    return map.build(layout, Mapping::largest);
+}
+#if PARTS > 1 // changes, and healing after them
+Result<void> protect(KernelMap& map, PhysRange range, Change change, const ChangeOptions& options) {
+    return map.protect(range, change, options);
+}
+#endif
+#if PARTS > 2 // many changes with one flush, healing later
+bool protect_deferred(KernelMap& map, PhysRange range, Change change) {
+    return map.protect_deferred(range, change).ok();
+}
+bool collapse(KernelMap& map, PhysRange range) {
+    return map.collapse(range).ok() && map.background_step(1).finished && map.reclaim() == 0;
+}
+#endif
+#if PARTS > 3 // CPUs of all kinds, look-ups
+Result<void> admit(KernelMap& map, CpuCapabilities cpu) {
+    return map.admit(cpu);
+}
+bool translate(KernelMap& map, PhysAddr pa) {
+    return map.translate(pa).ok();
+}
+#endif
+#if PARTS > 4 // atomic context, flips, accounts
+Result<void> prepare(KernelMap& map, PhysRange range) {
+    if (auto r = map.prepare(range); !r) return r;
+    if (auto r = map.flip(range.start, false); !r) return r;
+    return map.release(range);
+}
+Statistics statistics(KernelMap& map) {
+    (void)map.set_aside();
+    return map.statistics();
+}
+#endif
+
+} // namespace directmap::bench
+
+#else
+
 template class directmap::DirectMap<directmap::arm64::Format4K48, directmap::bench::KernelPlatform>;
 
 template void directmap::bench::KernelMap::walk(directmap::PhysRange, bool (*)(const directmap::Leaf&));
 template void directmap::bench::KernelMap::dump(void (*)(const char*, unsigned));
+
+#endif
