@@ -198,14 +198,14 @@ TEST(Protect, AChangeThatMakesValidPaysForWhatAnotherOneOwes) {
     }
 }
 
-TEST(Protect, AFlushThatHasBeenPaidIsNotPaidAgainForChangesThatFindNothingToDo) {
+TEST(Protect, LargerEntriesThatLingerCostNoFlushWhereAChangeFindsNothingToDo) {
     Rig4K rig{four_gib()};
     EventLog log;
-    ASSERT_TRUE(rig.protect(one_page, read_only)); // splits: larger entries linger, and say the same
+    ASSERT_TRUE(rig.prepare(one_page)); // splits: larger entries linger, and say the same
     auto owed = rig.protect_deferred(at(start + 2 * gib, 4 * kib), read_only); // another region's affair
     ASSERT_TRUE(owed);
     rig.machine().record_to(log.sink());
-    ASSERT_TRUE(rig.protect(one_page, read_only));
+    ASSERT_TRUE(rig.protect(one_page, writable));
     EXPECT_EQ(log.count("barrier_complete"), 0U);
 }
 
