@@ -14,12 +14,14 @@ namespace {
 constexpr std::uint64_t page = 0x1000;
 using ToyRig = ProtectedRig<Toy>;
 
+MachineConfig toy_machine() {
+    MachineConfig config;
+    config.regime = regime_of<Toy>();
+    return config;
+}
+
 TEST(EarlyTables, AreRecordedHoweverManyRangesTheyComeFrom) {
-    Machine machine{[] {
-        MachineConfig config;
-        config.regime = regime_of<Toy>();
-        return config;
-    }()};
+    Machine machine{toy_machine()};
     UnwatchedPages pages{machine};
     std::vector<PhysRange> ranges;
     for (unsigned i = 0; i < 1000; ++i) ranges.push_back({PhysAddr{0x100000 + i * 4 * page}, (1 + i % 3) * page});
@@ -58,11 +60,7 @@ TEST(EarlyTables, AreWrittenInsideAWriteSectionAlsoWhenTheyComeBack) {
     private:
         bool open_ = false;
     };
-    Machine machine{[] {
-        MachineConfig config;
-        config.regime = regime_of<Toy>();
-        return config;
-    }()};
+    Machine machine{toy_machine()};
     SectionWatcher pages{machine};
     const PhysRange memory{PhysAddr{0x100000}, 2 * page};
     EarlyTableSource<SectionWatcher> source{pages, {&memory, 1}, page};

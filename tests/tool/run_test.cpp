@@ -638,13 +638,17 @@ TEST(Record, EveryFaultThatIsPutIntoItIsFound) {
             return false;
         };
     };
-    const auto early = [&](Lines& lines) {
-        // The invalidation goes before the barrier that makes walks see what it is about.
+    /// Where the first secret is taken, and the first invalidation behind that.
+    const auto first_flush = [&](Lines& lines) {
         const auto mark = std::find_if(lines.begin(), lines.end(), [&](const std::string& line) {
             return line.find(first_secret) != std::string::npos;
         });
-        const auto flush =
-            std::find_if(mark, lines.end(), [](const std::string& line) { return is(line, "invalidate"); });
+        return std::pair{
+            mark, std::find_if(mark, lines.end(), [](const std::string& line) { return is(line, "invalidate"); })};
+    };
+    const auto early = [&](Lines& lines) {
+        // The invalidation goes before the barrier that makes walks see what it is about.
+        const auto [mark, flush] = first_flush(lines);
         if (flush == lines.end()) return false;
         auto barrier = flush;
         while (barrier != mark && !is(*barrier, "barrier_publish")) --barrier;
@@ -655,11 +659,7 @@ TEST(Record, EveryFaultThatIsPutIntoItIsFound) {
     const auto relied_on = [&](Lines& lines) {
         // Between a store and its flush the change says that it defers that; another one changes the same pages, finds
         // nothing to do, and returns. (Then the first one goes on.)
-        const auto mark = std::find_if(lines.begin(), lines.end(), [&](const std::string& line) {
-            return line.find(first_secret) != std::string::npos;
-        });
-        const auto flush =
-            std::find_if(mark, lines.end(), [](const std::string& line) { return is(line, "invalidate"); });
+        const auto [mark, flush] = first_flush(lines);
         auto begin = flush;
         while (begin != mark && !is(*begin, "begin")) --begin;
         if (flush == lines.end() || begin == mark) return false;
