@@ -130,13 +130,7 @@ bool World::repaint(std::initializer_list<ErrorCode> or_fails) {
 }
 
 bool World::add(PhysRange range) {
-    Machine& machine = rig.machine();
-    const Access access = access_of(Attributes{});
-    const unsigned id = machine.begin_change(
-        range, [access](Access) { return access; }, false, "add");
-    const Result<void> result = rig.map().add(range);
-    machine.end_change(id, result ? Machine::Outcome::done : Machine::Outcome::failed);
-    return accept("add", result, {});
+    return accept("add", rig.add(range), {});
 }
 
 bool World::admit(unsigned cpu, CpuCapabilities capabilities, AdmissionPolicy policy,

@@ -82,9 +82,7 @@ public:
     Result<void> flip(PhysAddr page, bool valid) { return rig_->flip(page, valid); }
     Result<void> add(PhysRange range, Attributes attributes = {}) {
         if (rig_->machine().reference().find(range.start) == nullptr) rig_->machine().reference().map(range, hole());
-        const Access access = access_of(attributes);
-        return told(
-            range, [access](Access) { return access; }, "add", [&] { return rig_->map().add(range, attributes); });
+        return rig_->add(range, attributes);
     }
     Result<void> remove(PhysRange range) {
         return told(

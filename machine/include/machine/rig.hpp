@@ -167,6 +167,15 @@ public:
         machine_.end_change(id, r ? Machine::Outcome::done : Machine::Outcome::failed);
         return r;
     }
+    /// A bank of memory; the reference knows the hole that it fills.
+    Result<void> add(PhysRange range, Attributes attributes = {}) {
+        const Access access = access_of(attributes);
+        const unsigned id = machine_.begin_change(
+            range, [access](Access) { return access; }, false, "add");
+        auto r = map_->add(range, attributes);
+        machine_.end_change(id, r ? Machine::Outcome::done : Machine::Outcome::failed);
+        return r;
+    }
     Result<void> release(PhysRange range) {
         const unsigned id = begin(range, Change{}, "release");
         auto r = map_->release(range);
